@@ -1,0 +1,32 @@
+// Package wire is the language between launcher, agent and shim: generated
+// messages, the protocol's version, and the limits both sides hold to. It is
+// pure: connections are in wire/link, the generated service in
+// wire/wireconnect.
+package wire
+
+// Version is the protocol's version, sent in Hello and Welcome. Two sides work
+// together when both lie in [OldestVersion, Version] of the other.
+//
+// History:
+//
+//	1  2026-11-23  first: sessions, assignments by range, gangs with a mesh
+const Version = 1
+
+// OldestVersion is the oldest protocol that this build still speaks.
+const OldestVersion = 1
+
+// MaxFrame is the longest encoded Frame in bytes that a side accepts.
+const MaxFrame = 16 << 20
+
+// IDLimit is the longest assignment id in bytes. It is short because it is part
+// of a unix socket's path, which Linux limits to 107 bytes.
+const IDLimit = 24
+
+// Speaks reports whether this build can work with a peer of the given version.
+func Speaks(peer uint32) bool {
+	return peer >= OldestVersion && peer <= Version
+}
+
+// MPIRunRank stands for mpirun itself, or for the primary command, where a
+// message names a rank.
+const MPIRunRank = -1
