@@ -1413,6 +1413,7 @@ type Assignment struct {
 	Oversubscribe    bool                   `protobuf:"varint,53,opt,name=oversubscribe,proto3" json:"oversubscribe,omitempty"`
 	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"` // stop before the first process
 	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                  // granted GPU indices
+	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                          // the node's name as the user knows it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1704,6 +1705,13 @@ func (x *Assignment) GetGpus() []uint32 {
 		return x.Gpus
 	}
 	return nil
+}
+
+func (x *Assignment) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 type ToShim struct {
@@ -3728,7 +3736,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06remove\x18\x03 \x03(\tR\x06remove\"\x1d\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\t\n" +
-	"\aGoodbye\"\xc3\b\n" +
+	"\aGoodbye\"\xd7\b\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3775,7 +3783,8 @@ const file_wire_proto_rawDesc = "" +
 	"\bmesh_key\x184 \x01(\fR\ameshKey\x12$\n" +
 	"\roversubscribe\x185 \x01(\bR\roversubscribe\x12\x1b\n" +
 	"\tplan_only\x186 \x01(\bR\bplanOnly\x12\x12\n" +
-	"\x04gpus\x187 \x03(\rR\x04gpus\"\xaf\x03\n" +
+	"\x04gpus\x187 \x03(\rR\x04gpus\x12\x12\n" +
+	"\x04node\x188 \x01(\tR\x04node\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
