@@ -1,0 +1,139 @@
+//go:build !linux
+
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"time"
+
+	"gangway/topology"
+)
+
+func unsupported(what string) error {
+	return fmt.Errorf("%s on %s: %w: gangway runs jobs on Linux nodes only", what, runtime.GOOS, errors.ErrUnsupported)
+}
+
+// Process is a child of this process.
+type Process struct{}
+
+// Pid is 0.
+func (p *Process) Pid() int { return 0 }
+
+// Wait is unsupported.
+func (p *Process) Wait() (Status, error) { return Status{}, unsupported("waiting for a process") }
+
+// Signal is unsupported.
+func (p *Process) Signal(int) error { return unsupported("signalling a process") }
+
+// Start is unsupported.
+func Start(Cmd) (*Process, error) { return nil, unsupported("starting a process") }
+
+// Detach is unsupported.
+func Detach(Cmd, string) (*Process, error) { return nil, unsupported("starting a process") }
+
+// Forker does nothing.
+type Forker struct{}
+
+// NewForker makes a forker that can't fork.
+func NewForker() *Forker { return &Forker{} }
+
+// Start is unsupported.
+func (f *Forker) Start(Cmd) (*Process, error) { return nil, unsupported("starting a process") }
+
+// StartReaper does nothing.
+func (f *Forker) StartReaper() {}
+
+// Close does nothing.
+func (f *Forker) Close() error { return nil }
+
+// SetSubreaper is unsupported.
+func SetSubreaper() error { return unsupported("adopting orphans") }
+
+// Descendants is unsupported.
+func Descendants(int) ([]int, error) { return nil, unsupported("listing processes") }
+
+// KillTree is unsupported.
+func KillTree(int, time.Duration, ...int) ([]int, error) {
+	return nil, unsupported("killing processes")
+}
+
+// SignalTree is unsupported.
+func SignalTree(int, int, ...int) error { return unsupported("signalling processes") }
+
+// ByEnv finds nothing.
+func ByEnv(string) []int { return nil }
+
+// KillByEnv is unsupported.
+func KillByEnv(string, time.Duration, ...int) ([]int, error) {
+	return nil, unsupported("killing processes")
+}
+
+// Kill does nothing.
+func Kill([]int) {}
+
+// Alive is false.
+func Alive(int, string) bool { return false }
+
+// SendFiles is unsupported.
+func SendFiles(*net.UnixConn, []byte, ...*os.File) error { return unsupported("passing descriptors") }
+
+// RecvFiles is unsupported.
+func RecvFiles(*net.UnixConn, []byte, int) (int, []*os.File, error) {
+	return 0, nil, unsupported("passing descriptors")
+}
+
+// SocketPair is unsupported.
+func SocketPair() (*net.UnixConn, *os.File, error) { return nil, nil, unsupported("a socket pair") }
+
+// PeerCred is unsupported.
+func PeerCred(*net.UnixConn) (uid, gid, pid int, err error) {
+	return 0, 0, 0, unsupported("peer credentials")
+}
+
+// Pipe is os.Pipe.
+func Pipe(int) (r, w *os.File, err error) { return os.Pipe() }
+
+// Lock is unsupported.
+func Lock(string) (io.Closer, error) { return nil, unsupported("file locks") }
+
+// PrivateDir is unsupported.
+func PrivateDir(string) error { return unsupported("private directories") }
+
+// Affinity is unsupported.
+func Affinity(int) (topology.CPUSet, error) {
+	return topology.CPUSet{}, unsupported("CPU affinity")
+}
+
+// SetSelfAffinity is unsupported.
+func SetSelfAffinity(topology.CPUSet) error { return unsupported("CPU affinity") }
+
+// RaiseMemlock is unsupported.
+func RaiseMemlock() (uint64, error) { return 0, unsupported("the locked memory limit") }
+
+// BootID is unsupported.
+func BootID() (string, error) { return "", unsupported("the boot id") }
+
+// MemoryGroup does nothing.
+type MemoryGroup struct{}
+
+// NewMemoryGroup is unsupported.
+func NewMemoryGroup(string, uint64) (*MemoryGroup, error) {
+	return nil, errors.Join(ErrNoMemoryLimit, unsupported("memory groups"))
+}
+
+// Add is unsupported.
+func (g *MemoryGroup) Add(int) error { return unsupported("memory groups") }
+
+// Peak is unsupported.
+func (g *MemoryGroup) Peak() (uint64, error) { return 0, unsupported("memory groups") }
+
+// OOMKilled is unsupported.
+func (g *MemoryGroup) OOMKilled() (bool, error) { return false, unsupported("memory groups") }
+
+// Close does nothing.
+func (g *MemoryGroup) Close() error { return nil }
