@@ -1,0 +1,230 @@
+package mpi
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Build returns how the launcher starts the program's ranks over the layout,
+// each as RankWrapper PROGRAM ARGS…, with its own binding off and stdin left to
+// /dev/null: placement, binding, environment and streams are the wrapper's.
+//
+// The launcher's daemons go from the primary straight to each node, without a
+// tree, and stay in the foreground: each of them lives exactly as long as its
+// call of the remote shell. On one node no remote shell is used and nothing
+// needs to resolve but what /etc/hosts always has.
+//
+// For None the result has no Argv: gangway starts the ranks itself.
+func Build(f Facts, l Layout, program []string) (Launch, error) {
+	if err := l.check(); err != nil {
+		return Launch{}, err
+	}
+	if err := f.check(len(l.Nodes)); err != nil {
+		return Launch{}, err
+	}
+	if f.Launcher.Flavour == None {
+		return newHostfile(f, l, "hostfile", hydraLine), nil
+	}
+	if len(program) == 0 {
+		return Launch{}, fmt.Errorf("no program to launch")
+	}
+	if slices.Contains(program, ":") {
+		return Launch{}, fmt.Errorf("the command has an argument %q, with which every mpirun begins another program: put the command into a script", ":")
+	}
+	if err := absolute("launcher", f.Launcher.Path, f.Launcher.Flavour); err != nil {
+		return Launch{}, err
+	}
+	if err := absolute("rank wrapper", f.RankWrapper, f.Launcher.Flavour); err != nil {
+		return Launch{}, err
+	}
+	var out Launch
+	switch f.Launcher.Flavour {
+	case MPICH:
+		out = buildMPICH(f, l)
+	case Intel:
+		out = buildIntel(f, l)
+	case OpenMPI:
+		if f.Launcher.Version.Major >= 5 {
+			out = buildOpenMPI5(f, l)
+		} else {
+			out = buildOpenMPI4(f, l)
+		}
+	case MSMPI:
+		out = buildMSMPI(f, l)
+	default:
+		return Launch{}, fmt.Errorf("no rules for the MPI flavour %q: choose one of %s", f.Launcher.Flavour, flavourNames())
+	}
+	out.Argv = append(out.Argv, f.RankWrapper)
+	out.Argv = append(out.Argv, program...)
+	slices.Sort(out.Env)
+	return out, nil
+}
+
+// hostName is what the hostfile calls node i.
+func (l Layout) hostName(i int) string {
+	if len(l.Nodes) == 1 {
+		return "localhost" // the one name that needs no network
+	}
+	return l.Nodes[i].Name
+}
+
+func hydraLine(name string, ranks int) string { return name + ":" + strconv.Itoa(ranks) }
+func ompiLine(name string, ranks int) string  { return name + " slots=" + strconv.Itoa(ranks) }
+func msmpiLine(name string, ranks int) string { return name + " " + strconv.Itoa(ranks) }
+
+func nodefileLine(name string, ranks int) string {
+	return strings.TrimSuffix(strings.Repeat(name+"\n", ranks), "\n")
+}
+
+func newHostfile(f Facts, l Layout, name string, line func(string, int) string) Launch {
+	file := hostfile(f, l, name, line)
+	return Launch{Files: []File{file}, Hostfile: file.Path}
+}
+
+func hostfile(f Facts, l Layout, name string, line func(string, int) string) File {
+	var b strings.Builder
+	for i, n := range l.Nodes {
+		b.WriteString(line(l.hostName(i), n.Ranks) + "\n")
+	}
+	return File{Path: join(f, name), Mode: 0o644, Content: b.String()}
+}
+
+func join(f Facts, name string) string {
+	if f.Launcher.Flavour == MSMPI && strings.Contains(f.Dir, `\`) {
+		return strings.TrimSuffix(f.Dir, `\`) + `\` + name
+	}
+	return strings.TrimSuffix(f.Dir, "/") + "/" + name
+}
+
+// buildMPICH: without -localhost the proxies dial back to what the primary
+// calls itself, which need not resolve elsewhere; Hydra then hangs. An
+// address there is better than -iface, which is a name of the primary's alone.
+// With the rsh launcher nothing is put before HOST (ssh would get -x).
+func buildMPICH(f Facts, l Layout) Launch {
+	out := newHostfile(f, l, "hostfile", hydraLine)
+	out.Argv = []string{f.Launcher.Path}
+	if len(l.Nodes) == 1 {
+		out.Argv = append(out.Argv, "-launcher", "fork", "-localhost", "127.0.0.1")
+	} else {
+		out.Argv = append(out.Argv, "-launcher", "rsh", "-launcher-exec", f.Rsh)
+		if p := l.Nodes[0]; p.Address.IsValid() {
+			out.Argv = append(out.Argv, "-localhost", p.Address.String())
+		} else if p.Interface != "" {
+			out.Argv = append(out.Argv, "-iface", p.Interface)
+		}
+	}
+	out.Argv = append(out.Argv, "-rmk", "user", "-bind-to", "none", "-f", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
+	return out
+}
+
+// buildIntel: Intel's Hydra takes -localhost but dials back by name all the
+// same; only -iface makes it use an address. The interface need not exist on
+// the other nodes, though its name is passed on to them. -f would use each
+// host once, whatever its count: -machinefile does not.
+func buildIntel(f Facts, l Layout) Launch {
+	out := newHostfile(f, l, "hostfile", hydraLine)
+	out.Argv = []string{f.Launcher.Path}
+	if len(l.Nodes) == 1 {
+		out.Argv = append(out.Argv, "-launcher", "fork", "-iface", "lo")
+	} else {
+		out.Argv = append(out.Argv, "-launcher", "rsh", "-launcher-exec", f.Rsh)
+		if name := l.Nodes[0].Interface; name != "" {
+			out.Argv = append(out.Argv, "-iface", name)
+		}
+	}
+	out.Argv = append(out.Argv, "-rmk", "user", "-machinefile", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
+	out.Env = []string{"I_MPI_HYDRA_BRANCH_COUNT=-1", "I_MPI_PIN=0"}
+	out.Unset = []string{"I_MPI_PIN_*"}
+	return out
+}
+
+// buildOpenMPI4: without tree spawn orted detaches itself and the remote shell
+// returns at once; orte_leave_session_attached keeps it. Then mpirun refuses
+// more nodes than it may call at a time.
+func buildOpenMPI4(f Facts, l Layout) Launch {
+	out := newHostfile(f, l, "hostfile", ompiLine)
+	out.Argv = []string{f.Launcher.Path}
+	if f.Root {
+		out.Argv = append(out.Argv, "--allow-run-as-root")
+	}
+	mca := func(name, value string) { out.Argv = append(out.Argv, "--mca", name, value) }
+	if len(l.Nodes) > 1 {
+		mca("plm", "rsh")
+		mca("plm_rsh_agent", f.Rsh)
+		mca("plm_rsh_no_tree_spawn", "1")
+		mca("plm_rsh_num_concurrent", strconv.Itoa(max(128, len(l.Nodes))))
+		mca("orte_leave_session_attached", "1")
+		if f.Subnet.IsValid() {
+			mca("oob_tcp_if_include", f.Subnet.Masked().String())
+		}
+	}
+	out.ompiCommon(f, l)
+	return out
+}
+
+// buildOpenMPI5: the same for PRRTE, whose parameters have names of their own.
+func buildOpenMPI5(f Facts, l Layout) Launch {
+	out := newHostfile(f, l, "hostfile", ompiLine)
+	out.Argv = []string{f.Launcher.Path}
+	if f.Root {
+		out.Argv = append(out.Argv, "--allow-run-as-root")
+	}
+	mca := func(name, value string) { out.Argv = append(out.Argv, "--prtemca", name, value) }
+	if len(l.Nodes) > 1 {
+		mca("plm", "ssh")
+		mca("plm_ssh_agent", f.Rsh)
+		mca("plm_ssh_no_tree_spawn", "1")
+		mca("plm_ssh_num_concurrent", strconv.Itoa(max(128, len(l.Nodes))))
+		mca("prte_leave_session_attached", "1")
+		if f.Subnet.IsValid() {
+			mca("prte_if_include", f.Subnet.Masked().String())
+		}
+	}
+	out.ompiCommon(f, l)
+	return out
+}
+
+func (out *Launch) ompiCommon(f Facts, l Layout) {
+	if len(l.Nodes) > 1 && f.Subnet.IsValid() && !chosen(f.Env, ompiInterfaces...) {
+		out.Argv = append(out.Argv, "--mca", "btl_tcp_if_include", f.Subnet.Masked().String())
+	}
+	mapBy := "slot"
+	if f.Oversubscribed {
+		mapBy = "slot:OVERSUBSCRIBE"
+		out.Argv = append(out.Argv, "--mca", "mpi_yield_when_idle", "1")
+	}
+	out.Argv = append(out.Argv, "--bind-to", "none", "--map-by", mapBy,
+		"--hostfile", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
+}
+
+// ompiInterfaces: with one of these the user has chosen; include and exclude
+// together would be refused by the library.
+var ompiInterfaces = []string{"OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_btl_tcp_if_exclude"}
+
+func chosen(env []string, names ...string) bool {
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if slices.Contains(names, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// buildMSMPI comes from MS-MPI's documentation and source, without a run: smpd
+// must already listen on every node (there is no remote shell), and the
+// machinefile is "host count".
+func buildMSMPI(f Facts, l Layout) Launch {
+	out := newHostfile(f, l, "hostfile", msmpiLine)
+	out.Argv = []string{f.Launcher.Path}
+	if len(l.Nodes) > 1 {
+		out.Argv = append(out.Argv, "-machinefile", out.Hostfile)
+		if f.Subnet.IsValid() && f.Subnet.Addr().Is4() {
+			out.Env = []string{"MPICH_NETMASK=" + netmask(f.Subnet)}
+		}
+	}
+	out.Argv = append(out.Argv, "-n", strconv.Itoa(l.Ranks()))
+	return out
+}
