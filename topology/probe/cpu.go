@@ -1,0 +1,161 @@
+package probe
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gangway/topology"
+)
+
+const cpuDir = "devices/system/cpu"
+
+// online finds the PUs that run: the kernel's list; where there is none
+// (before 2.6.30) the directories that aren't switched off; else /proc/stat.
+func (r *reader) online() topology.CPUSet {
+	dirs := r.entries(cpuDir, "cpu")
+	if set, ok := r.sysCPUs(cpuDir+"/online", ""); ok && !set.IsEmpty() {
+		return set
+	}
+	var found []int
+	for _, cpu := range dirs.Slice() {
+		if on, ok := r.sysInt(fmt.Sprintf("%s/cpu%d/online", cpuDir, cpu)); ok && on == 0 {
+			continue
+		}
+		found = append(found, cpu)
+	}
+	if len(found) > 0 {
+		return topology.NewCPUSet(found...)
+	}
+	for line := range strings.Lines(r.text(r.proc, "/proc", "stat")) {
+		if num, ok := strings.CutPrefix(line, "cpu"); ok {
+			num, _, _ = strings.Cut(num, " ")
+			if v, err := strconv.ParseUint(num, 10, 16); err == nil {
+				found = append(found, int(v))
+			}
+		}
+	}
+	return topology.NewCPUSet(found...)
+}
+
+// cores groups the online PUs into cores and packages. One PU of each core
+// and package is asked for the rest: a machine of 512 PUs has thousands of
+// files here, and the probe is on the path of every start.
+func (r *reader) cores(n *topology.Node) {
+	packages := map[int]topology.CPUSet{}
+	packageOf := map[int]int{} // PU to package, as told by another PU
+	var done topology.CPUSet
+	var lost []int
+	for _, cpu := range n.Online.Slice() {
+		if done.Has(cpu) {
+			continue
+		}
+		dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
+		c := topology.Core{Index: -1, Package: -1, NUMA: numaOf(n.NUMA, cpu)}
+		siblings, ok := r.sysCPUs(dir+"thread_siblings_list", dir+"thread_siblings")
+		if !ok {
+			lost = append(lost, cpu)
+		}
+		// A PU that another core has already, or a list that leaves out its
+		// own cpu, must not make a PU belong to two cores or to none.
+		c.PUs = siblings.Intersect(n.Online).Minus(done).Add(cpu)
+		if id, ok := r.sysInt(dir + "core_id"); ok {
+			c.Index = id
+		}
+		p, known := packageOf[cpu]
+		if !known {
+			if p, known = r.sysInt(dir + "physical_package_id"); known {
+				members, _ := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+				members = members.Intersect(n.Online)
+				for _, m := range members.Slice() {
+					packageOf[m] = p
+				}
+			}
+		}
+		if known {
+			// Some ARM and virtual machines say -1: one package, unnumbered.
+			c.Package = max(p, 0)
+			packages[c.Package] = packages[c.Package].Union(c.PUs)
+		}
+		done = done.Union(c.PUs)
+		n.Cores = append(n.Cores, c)
+	}
+	if len(lost) > 0 {
+		r.warn("/sys/"+cpuDir, "no core topology for cpus %s: each is taken for a core of its own", topology.NewCPUSet(lost...))
+	}
+	for id, cpus := range packages {
+		n.Packages = append(n.Packages, topology.Package{Index: id, CPUs: cpus})
+	}
+	slices.SortFunc(n.Packages, func(a, b topology.Package) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(n.Cores, topology.CompareCores)
+}
+
+// maxCacheIndex is more than any machine's number of caches seen by a PU.
+const maxCacheIndex = 16
+
+// caches collects data and unified caches. Virtual machines often show none.
+func (r *reader) caches(n *topology.Node) {
+	var seen [maxCacheIndex]topology.CPUSet // PUs whose cache of that index is known
+	for _, core := range n.Cores {
+		cpu := core.PUs.First()
+		for i := range seen {
+			if seen[i].Has(cpu) {
+				continue
+			}
+			dir := fmt.Sprintf("%s/cpu%d/cache/index%d/", cpuDir, cpu, i)
+			kind, ok := r.read(r.sys, "/sys", dir+"type")
+			if !ok {
+				break
+			}
+			if kind == "Instruction" {
+				seen[i] = seen[i].Union(core.PUs)
+				continue
+			}
+			level, ok := r.sysInt(dir + "level")
+			if !ok {
+				continue
+			}
+			c := topology.Cache{Level: level, Unified: kind == "Unified", Size: r.cacheSize(dir + "size")}
+			shared, _ := r.sysCPUs(dir+"shared_cpu_list", dir+"shared_cpu_map")
+			// An empty map, seen on virtual machines, means a private cache.
+			c.CPUs = shared.Intersect(n.Online).Union(core.PUs)
+			seen[i] = seen[i].Union(c.CPUs)
+			n.Caches = append(n.Caches, c)
+		}
+	}
+	slices.SortStableFunc(n.Caches, func(a, b topology.Cache) int {
+		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.CPUs.First(), b.CPUs.First()))
+	})
+}
+
+func (r *reader) cacheSize(path string) *uint64 {
+	s, ok := r.read(r.sys, "/sys", path)
+	if !ok || s == "" || s == "0K" { // firmware that does not know
+		return nil
+	}
+	digits, unit := s, uint64(1)
+	switch s[len(s)-1] {
+	case 'K':
+		digits, unit = s[:len(s)-1], 1<<10
+	case 'M':
+		digits, unit = s[:len(s)-1], 1<<20
+	}
+	v, err := strconv.ParseUint(digits, 10, 40)
+	if err != nil {
+		r.warn("/sys/"+path, "expected a size such as 32K, found %q", clip(s))
+		return nil
+	}
+	v *= unit
+	return &v
+}
+
+func numaOf(nodes []topology.NUMANode, cpu int) int {
+	for _, d := range nodes {
+		if d.CPUs.Has(cpu) {
+			return d.Index
+		}
+	}
+	return -1
+}

@@ -1,0 +1,6 @@
+//go:build !linux && !windows
+
+package probe
+
+// systemMemory is unknown here.
+func systemMemory() (total, available *uint64) { return nil, nil }
