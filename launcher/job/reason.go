@@ -1,0 +1,169 @@
+package job
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Code classifies a Reason; programs branch on it, people read the rest.
+type Code string
+
+// Why a task waits.
+const (
+	WaitCores      Code = "cores"      // too few are free
+	WaitMemory     Code = "memory"     // too little is free
+	WaitGPUs       Code = "gpus"       // too few are free
+	WaitNodes      Code = "nodes"      // down, draining or not yet connected
+	WaitClaimed    Code = "claimed"    // held by another launcher
+	WaitQueue      Code = "queue"      // behind another task
+	WaitBackoff    Code = "backoff"    // until a time, after a refusal
+	Impossible     Code = "impossible" // no such nodes, ever
+	FailNoNetwork  Code = "no-network" // its nodes share none
+	FailNodeLost   Code = "node-lost"
+	FailNodeAgent  Code = "node" // the node's agent could not do its part
+	FailStaleEpoch Code = "stale-epoch"
+)
+
+// Why a task failed, as its shims say.
+const (
+	FailUnknown        Code = "unknown"
+	FailNotFound       Code = "not-found"
+	FailNotExecutable  Code = "not-executable"
+	FailMPIMismatch    Code = "mpi-mismatch"
+	FailMPIMissing     Code = "mpi-missing"
+	FailWorkDir        Code = "workdir"
+	FailSetup          Code = "setup"
+	FailDisk           Code = "disk"
+	FailNetwork        Code = "network"
+	FailLaunchDeadline Code = "launch-deadline"
+	FailRank           Code = "rank"
+	FailPeerLost       Code = "peer-lost"
+	FailTimeLimit      Code = "time-limit"
+	FailCancelled      Code = "cancelled"
+	FailLease          Code = "lease"
+	FailShimLost       Code = "shim-lost"
+	FailBinding        Code = "binding"
+	FailInternal       Code = "internal"
+	FailMPIRun         Code = "mpirun"
+	FailMemory         Code = "memory-limit"
+)
+
+// Reason is why something waits, is refused or failed. Want and Have are in the
+// unit of the code: cores, bytes, GPUs, nodes.
+type Reason struct {
+	Code   Code        `json:"code"`
+	Want   uint64      `json:"want,omitempty"`
+	Have   uint64      `json:"have,omitempty"`
+	Nodes  []NodeShort `json:"nodes,omitempty"`  // each node that matters, in the user's order
+	Detail string      `json:"detail,omitempty"` // what, where
+	Hint   string      `json:"hint,omitempty"`   // what to do
+}
+
+// NodeShort is one node's side of a Reason, in the Reason's unit.
+type NodeShort struct {
+	Node   string `json:"node"`
+	Want   uint64 `json:"want,omitempty"`
+	Have   uint64 `json:"have,omitempty"`
+	Detail string `json:"detail,omitempty"` // "down since …", "held by …"
+}
+
+// maxShown is how many nodes a sentence names before it only counts them.
+const maxShown = 4
+
+// String returns the reason as a sentence without its period.
+func (r Reason) String() string {
+	var b strings.Builder
+	switch {
+	case r.Detail != "":
+		b.WriteString(r.Detail)
+	case r.Want > 0 || r.Have > 0:
+		fmt.Fprintf(&b, "needs %s, %s free", amount(r.Code, r.Want), amount(r.Code, r.Have))
+	default:
+		b.WriteString(string(r.Code))
+	}
+	for i, n := range r.Nodes {
+		if i == maxShown {
+			fmt.Fprintf(&b, ", and %d more nodes", len(r.Nodes)-i)
+			break
+		}
+		sep := ", "
+		if i == 0 {
+			sep = ": "
+		}
+		b.WriteString(sep + n.Node)
+		if n.Want > 0 {
+			fmt.Fprintf(&b, " has %s of %s", amount(r.Code, n.Have), amount(r.Code, n.Want))
+		}
+		if n.Detail != "" {
+			b.WriteString(" " + n.Detail)
+		}
+	}
+	if r.Hint != "" {
+		b.WriteString("; " + r.Hint)
+	}
+	return b.String()
+}
+
+// amount writes n in the unit of the code.
+func amount(c Code, n uint64) string {
+	unit := ""
+	switch c {
+	case WaitMemory, FailMemory:
+		return Bytes(n)
+	case WaitGPUs:
+		unit = "GPU"
+	case WaitNodes, WaitQueue, FailNodeLost:
+		unit = "node"
+	default:
+		unit = "core"
+	}
+	if n == 1 {
+		return "1 " + unit
+	}
+	return fmt.Sprintf("%d %ss", n, unit)
+}
+
+// Bytes writes a size as people do: "1.5 GiB".
+func Bytes(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1024, 0
+	for v >= 1024 && i < len(units)-1 {
+		v, i = v/1024, i+1
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + " " + units[i:i+1] + "iB"
+}
+
+// Result is a node's final record for its part of an attempt, or, on the node
+// of index 0, the record of the whole gang.
+type Result struct {
+	Range     Range         `json:"range"`
+	ExitCode  int           `json:"exit_code,omitempty"`
+	Signal    int           `json:"signal,omitempty"` // 0: exited
+	Failure   *Reason       `json:"failure,omitempty"`
+	Ranks     []RankExit    `json:"ranks,omitempty"`
+	Start     time.Time     `json:"start,omitzero"` // node's clock
+	End       time.Time     `json:"end,omitzero"`
+	MaxRSS    uint64        `json:"max_rss,omitempty"` // bytes, of the largest process
+	User      time.Duration `json:"user,omitempty"`
+	System    time.Duration `json:"system,omitempty"`
+	OutputEnd uint64        `json:"output_end,omitempty"` // length of the part's output sequence, bytes
+	FirstRank int           `json:"first_rank"`           // that failed; -1: none
+	FirstNode string        `json:"first_node,omitempty"`
+}
+
+// Success reports whether the part ended well.
+func (r Result) Success() bool { return r.Failure == nil && r.ExitCode == 0 && r.Signal == 0 }
+
+// RankExit is how one rank ended.
+type RankExit struct {
+	Rank       int       `json:"rank"`
+	ExitCode   int       `json:"exit_code,omitempty"`
+	Signal     int       `json:"signal,omitempty"`
+	Killed     bool      `json:"killed,omitempty"` // by gangway, after another's failure
+	LastStderr string    `json:"last_stderr,omitempty"`
+	End        time.Time `json:"end,omitzero"`
+}

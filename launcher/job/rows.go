@@ -1,0 +1,184 @@
+package job
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"gangway/topology"
+)
+
+// Table names a kind of row.
+type Table string
+
+// The tables of a store. Ended attempts move from TableAttempt to TableAutopsy,
+// which nothing but a reader of history loads.
+const (
+	TableMeta     Table = "meta"
+	TableJob      Table = "job"
+	TableAttempt  Table = "attempt"
+	TableNode     Table = "node"
+	TableTopology Table = "topology"
+	TableBlock    Table = "block"
+	TableAutopsy  Table = "autopsy"
+)
+
+// Row is what a store keeps: a value under a table and a key. In a change, a nil
+// Value deletes. Values are JSON; unknown fields are ignored, so that rows can
+// gain fields.
+type Row struct {
+	Table Table
+	Key   string
+	Value []byte
+}
+
+// CompareRows orders rows by table and key.
+func CompareRows(a, b Row) int {
+	return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key))
+}
+
+// NumberKey is the key of the numbered row n: keys sort as the numbers do.
+func NumberKey(n uint64) string { return fmt.Sprintf("%020d", n) }
+
+// MetaRow is the data set's own row; its key is "meta".
+type MetaRow struct {
+	Cluster string `json:"cluster"`
+	Epoch   uint64 `json:"epoch"` // of the launcher that wrote last
+	Seq     uint64 `json:"seq"`   // last number given to a job, node or block
+}
+
+// JobRow is a job, keyed by its uid.
+type JobRow struct {
+	UID       string    `json:"uid"`
+	Seq       uint64    `json:"seq"` // order of submission
+	Spec      Spec      `json:"spec"`
+	Submitted time.Time `json:"submitted"`
+	Cancel    *Reason   `json:"cancel,omitempty"` // asked to end
+}
+
+// NodeRow is a node, keyed by its name.
+type NodeRow struct {
+	Name     string    `json:"name"`
+	Seq      uint64    `json:"seq"` // the user's order
+	State    string    `json:"state"`
+	Draining bool      `json:"draining,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Why      string    `json:"why,omitempty"` // it is not up
+	Agent    string    `json:"agent,omitempty"`
+	Boot     string    `json:"boot,omitempty"`
+	GPUs     []uint32  `json:"gpus,omitempty"`
+	Claims   []Claim   `json:"claims,omitempty"`
+}
+
+// Claim is what one attempt of another launcher holds on a node.
+type Claim struct {
+	ID     string          `json:"id"`
+	Who    string          `json:"who"`
+	CPUs   topology.CPUSet `json:"cpus"`
+	Memory uint64          `json:"memory,omitempty"` // bytes
+	Shared bool            `json:"shared,omitempty"` // other shared claims may have the same cores
+}
+
+// Try is a run of elements that wait for their next attempt.
+type Try struct {
+	Range
+	Attempt   uint32    `json:"attempt"`             // number of the next attempt, from 1
+	Retries   uint32    `json:"retries,omitempty"`   // used up
+	Losses    uint32    `json:"losses,omitempty"`    // shims that died under it
+	Refusals  uint32    `json:"refusals,omitempty"`  // in a row
+	NotBefore time.Time `json:"not_before,omitzero"` // waits until then
+	Avoid     []string  `json:"avoid,omitempty"`     // nodes to leave out where others will do
+}
+
+// Outcome is a run of elements that ended in the same way.
+type Outcome struct {
+	Range
+	Success  bool    `json:"success,omitempty"`
+	ExitCode int     `json:"exit_code,omitempty"`
+	Signal   int     `json:"signal,omitempty"`
+	Reason   *Reason `json:"reason,omitempty"` // of a failure
+}
+
+// BlockRow is a numbered block of outcomes, keyed by NumberKey(Seq). What is
+// pending is not stored: it is a task's range without the outcomes of its
+// blocks and the ranges of its attempts, with Again added in the blocks' order.
+type BlockRow struct {
+	Seq     uint64    `json:"seq"`
+	Task    string    `json:"task"`              // uid
+	Attempt string    `json:"attempt,omitempty"` // id; "": never placed
+	At      time.Time `json:"at"`
+	Done    []Outcome `json:"done,omitempty"`
+	Again   []Try     `json:"again,omitempty"`
+}
+
+// PartRow is one node's part of an attempt.
+type PartRow struct {
+	Node      string          `json:"node"`
+	FirstRank int             `json:"first_rank"`
+	Ranks     int             `json:"ranks"`
+	CPUs      topology.CPUSet `json:"cpus"` // PUs granted
+	Memory    uint64          `json:"memory,omitempty"`
+	GPUs      []uint32        `json:"gpus,omitempty"`
+	Shared    bool            `json:"shared,omitempty"`
+	Address   string          `json:"address,omitempty"`
+	Interface string          `json:"interface,omitempty"`
+
+	Seen     bool     `json:"seen,omitempty"` // the node has spoken of it
+	Ready    bool     `json:"ready,omitempty"`
+	MeshPort uint16   `json:"mesh_port,omitempty"`
+	Started  bool     `json:"started,omitempty"`
+	Results  []Result `json:"results,omitempty"` // a gang's part has one at most
+	Cut      bool     `json:"cut,omitempty"`     // its node is given up, perhaps alive
+	Gone     bool     `json:"gone,omitempty"`    // nothing of it is left on the node
+	Failure  *Reason  `json:"failure,omitempty"` // refused, not ready, lost
+}
+
+// AttemptRow is an attempt, keyed by its id.
+type AttemptRow struct {
+	ID      string          `json:"id"`
+	Task    string          `json:"task"` // uid
+	Try     Try             `json:"try"`  // what it is a try of
+	Epoch   uint64          `json:"epoch"`
+	State   AttemptState    `json:"state"`
+	Placed  time.Time       `json:"placed"`
+	Started time.Time       `json:"started,omitzero"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	MeshKey []byte          `json:"mesh_key,omitempty"`
+	Parts   []PartRow       `json:"parts"`
+	End     *Reason         `json:"end,omitempty"` // told to end
+	EndNow  bool            `json:"end_now,omitempty"`
+	Settled []Range         `json:"settled,omitempty"` // elements whose outcome is in a block
+	Requeue bool            `json:"requeue,omitempty"` // what is not settled is tried again once it has ended
+	Plan    json.RawMessage `json:"plan,omitempty"`
+	Verdict *Outcome        `json:"verdict,omitempty"` // of a gang
+}
+
+// AttemptID is the id of the attempt that starts at index lo: unique for ever,
+// at most 24 bytes, safe as a file name. uid is the task's.
+func AttemptID(uid string, lo uint64, attempt uint32) string {
+	return uid + "-" + strconv.FormatUint(lo, 36) + "-" + strconv.FormatUint(uint64(attempt), 36)
+}
+
+// TaskUID is the uid of the task with the given index in the job.
+func TaskUID(jobUID string, index int) string {
+	return jobUID + "-" + strconv.FormatInt(int64(index), 36)
+}
+
+// Encode returns the row of value, which must be of a type that JSON can hold.
+func Encode(t Table, key string, value any) Row {
+	b, err := json.Marshal(value)
+	if err != nil { // only a value of a foreign type can fail
+		panic(fmt.Sprintf("job: row %s/%s can't be encoded: %v", t, key, err))
+	}
+	return Row{Table: t, Key: key, Value: b}
+}
+
+// Decode reads the row's value into v.
+func (r Row) Decode(v any) error {
+	if err := json.Unmarshal(r.Value, v); err != nil {
+		return fmt.Errorf("row %s/%s is damaged: %w; restore the data directory from a backup", r.Table, r.Key, err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+// Package job is the launcher's vocabulary: what a user asks for (Spec), how it
+// is checked (Validate), the states that tasks and attempts go through, why
+// something waits or fails (Reason), how something ended (Result), and the rows
+// that a store keeps. It is pure data; launcher/state gives it life.
+//
+// A task stands for a range of indices, an array, and is never expanded into
+// one object per element; a task that is no array is the range [0, 1).
+package job
+
+import (
+	"strconv"
+	"time"
+)
+
+// Limits of a Spec.
+const (
+	MaxArray    = 10_000_000 // elements of one task
+	MaxRanks    = 1 << 20    // ranks of one gang
+	MaxPriority = 1000       // either side of 0
+	MaxID       = 64         // bytes of a job's or task's id
+)
+
+// Range is the half-open interval [Lo, Hi) of an array's indices.
+type Range struct {
+	Lo uint64 `json:"lo"`
+	Hi uint64 `json:"hi"`
+}
+
+// Len returns the number of indices in the range.
+func (r Range) Len() uint64 {
+	if r.Hi <= r.Lo {
+		return 0
+	}
+	return r.Hi - r.Lo
+}
+
+// Contains reports whether o lies within r.
+func (r Range) Contains(o Range) bool { return r.Lo <= o.Lo && o.Hi <= r.Hi }
+
+// String returns "3" for one index and "3-7" for several, the last included.
+func (r Range) String() string {
+	if r.Len() == 1 {
+		return strconv.FormatUint(r.Lo, 10)
+	}
+	if r.Len() == 0 {
+		return ""
+	}
+	return strconv.FormatUint(r.Lo, 10) + "-" + strconv.FormatUint(r.Hi-1, 10)
+}
+
+// Spec is a job as submitted.
+type Spec struct {
+	ID       string     `json:"id"`                 // of A-Z a-z 0-9 _ -, at most MaxID
+	Priority int        `json:"priority,omitempty"` // -MaxPriority to MaxPriority; higher goes first
+	Session  bool       `json:"session,omitempty"`  // ends with the launcher that submitted it
+	Tasks    []TaskSpec `json:"tasks"`
+}
+
+// Kind says whether a task is one process tree on one node or a gang.
+type Kind string
+
+// The kinds of tasks.
+const (
+	Single Kind = "single"
+	Gang   Kind = "gang" // ranks on one or more nodes, placed and ended together
+)
+
+// Launch says what gangway starts.
+type Launch string
+
+// The ways to launch a gang.
+const (
+	LaunchRanks   Launch = "ranks"   // the command once per rank
+	LaunchPrimary Launch = "primary" // the command once, on the first node
+)
+
+// NodeLoss says what becomes of a task when a node that it runs on is lost.
+type NodeLoss string
+
+// The answers to the loss of a node; "" is NodeLossRequeue.
+const (
+	NodeLossRequeue NodeLoss = "requeue" // a new attempt, once the old one is surely gone
+	NodeLossFail    NodeLoss = "fail"    // the task fails at once
+	NodeLossWait    NodeLoss = "wait"    // until the node is back
+)
+
+// NodeRanks is a number of ranks on one named node.
+type NodeRanks struct {
+	Node  string `json:"node"`
+	Ranks int    `json:"ranks"`
+}
+
+// TaskSpec is a task as submitted. Zero values are defaults: a task of kind
+// single is one element, one rank, one core.
+type TaskSpec struct {
+	ID    string `json:"id"` // as Spec.ID
+	Kind  Kind   `json:"kind"`
+	Range Range  `json:"range"` // [0, 1) unless an array of single tasks; Lo is 0 or 1
+
+	Nodes        int         `json:"nodes,omitempty"`          // of a gang; 0: as many as it takes
+	Ranks        int         `json:"ranks,omitempty"`          // of a gang; 0: Nodes × RanksPerNode, or PerNode's sum
+	RanksPerNode int         `json:"ranks_per_node,omitempty"` // 0: as they fit
+	PerNode      []NodeRanks `json:"per_node,omitempty"`       // uneven, by name, in rank order; excludes RanksPerNode
+
+	CoresPerRank  int    `json:"cores_per_rank,omitempty"` // whole cores; 0: 1
+	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`
+	MemPerRank    uint64 `json:"mem_per_rank,omitempty"`  // bytes; 0: not counted
+	Oversubscribe bool   `json:"oversubscribe,omitempty"` // ranks may share cores when there are too few
+
+	MPI     string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto
+	Launch  Launch `json:"launch,omitempty"`
+	Via     string `json:"via,omitempty"`     // auto, mpirun or pmi; "" is auto
+	Bind    string `json:"bind,omitempty"`    // auto, core, numa, socket, gpu or none; "" is auto
+	Network string `json:"network,omitempty"` // data plane: an interface's name or a CIDR; "" chooses
+
+	TimeLimit      time.Duration `json:"time_limit,omitempty"`      // 0: none
+	KillGrace      time.Duration `json:"kill_grace,omitempty"`      // from SIGTERM to SIGKILL
+	LaunchDeadline time.Duration `json:"launch_deadline,omitempty"` // for all ranks to be there; 0: the launcher's default
+
+	Command  []string `json:"command"`
+	WorkDir  string   `json:"workdir,omitempty"`   // "": the user's home
+	Env      []string `json:"env,omitempty"`       // K=V, applied after the set-up script
+	EnvClear bool     `json:"env_clear,omitempty"` // Env is the whole environment
+	Setup    *Setup   `json:"setup,omitempty"`
+	Stdin    bool     `json:"stdin,omitempty"` // rank 0, or the primary, reads the client's stdin
+	StdinTTY bool     `json:"stdin_tty,omitempty"`
+	Bcast    bool     `json:"bcast,omitempty"`     // copy the program to the nodes first
+	PlanOnly bool     `json:"plan_only,omitempty"` // prepare and tell; start nothing
+
+	Retries    int      `json:"retries,omitempty"` // attempts after the first when it exits other than 0; -1: no limit
+	OnNodeLoss NodeLoss `json:"on_node_loss,omitempty"`
+}
+
+// Setup is a script that a shell sources before detection and launch.
+type Setup struct {
+	Name   string `json:"name"` // for messages
+	Script []byte `json:"script"`
+}
+
+// Resolve returns the specification with what follows from its other fields
+// filled in: kinds, ranges, counts, defaults. It changes nothing that is set;
+// Validate says whether the whole makes sense.
+func (t TaskSpec) Resolve() TaskSpec {
+	if t.Kind == "" {
+		t.Kind = Single
+	}
+	if t.Range == (Range{}) {
+		t.Range = Range{0, 1}
+	}
+	if t.Kind == Single {
+		t.Ranks, t.Nodes = max1(t.Ranks), max1(t.Nodes)
+	}
+	if len(t.PerNode) > 0 {
+		if t.Nodes == 0 {
+			t.Nodes = len(t.PerNode)
+		}
+		if t.Ranks == 0 {
+			for _, p := range t.PerNode {
+				t.Ranks += min(max(p.Ranks, 0), MaxRanks+1)
+			}
+		}
+	} else if t.RanksPerNode > 0 && t.RanksPerNode <= MaxRanks {
+		switch {
+		case t.Ranks == 0 && t.Nodes > 0 && t.Nodes <= MaxRanks:
+			t.Ranks = t.Nodes * t.RanksPerNode
+		case t.Nodes == 0 && t.Ranks > 0:
+			t.Nodes = (t.Ranks + t.RanksPerNode - 1) / t.RanksPerNode
+		}
+	}
+	t.CoresPerRank = max1(t.CoresPerRank)
+	t.MPI, t.Via, t.Bind = orAuto(t.MPI), orAuto(t.Via), orAuto(t.Bind)
+	if t.Launch == "" {
+		t.Launch = LaunchRanks
+	}
+	if t.OnNodeLoss == "" {
+		t.OnNodeLoss = NodeLossRequeue
+	}
+	return t
+}
+
+func max1(n int) int {
+	if n == 0 {
+		return 1
+	}
+	return n
+}
+
+func orAuto(s string) string {
+	if s == "" {
+		return "auto"
+	}
+	return s
+}
