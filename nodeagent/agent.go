@@ -1,0 +1,241 @@
+package nodeagent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
+	"gangway/topology"
+	"gangway/topology/probe"
+)
+
+// Config of an agent.
+type Config struct {
+	Base       string       // see OpenDir
+	Executable string       // this program, started again as shim
+	Version    string       // sent to launchers
+	Standing   bool         // stays without launchers; otherwise it ends when idle
+	Listener   net.Listener // further connections, already authenticated (nil: none)
+	Log        *slog.Logger
+	Ready      func() // called once when the socket accepts
+}
+
+const (
+	// idleFirst is how long an agent waits for its first launcher, idleLater
+	// how long it stays after the last one vanished without a goodbye: longer
+	// than the lease of session jobs, so that it sees their shims off.
+	idleFirst = 10 * time.Second
+	idleLater = 15 * time.Second
+	// silence is how long a session may be without any message; launchers
+	// send heartbeats every two seconds.
+	silence = 12 * time.Second
+)
+
+// agent's fields belong to the goroutine of run; others reach it by events.
+type agent struct {
+	cfg      Config
+	dir      Dir
+	hello    *wire.Hello
+	events   chan event
+	done     chan struct{} // closed when run has returned: posters give up
+	wg       sync.WaitGroup
+	sessions map[*session]struct{}
+	shims    map[string]*shim
+	epochs   map[string]uint64 // highest seen, by cluster
+	idle     time.Time         // since when there was nothing to do; zero: busy
+	idleFor  time.Duration
+	leaving  bool // a launcher said goodbye
+}
+
+// event is something that happened to the agent.
+type event func(a *agent)
+
+// Run is an agent's life. It returns nil when the agent ended because nothing
+// was left to do or ctx was cancelled, and an error naming the place when it
+// could not start. ErrRunning says that another agent serves this directory.
+func Run(ctx context.Context, cfg Config) error {
+	dir, err := OpenDir(cfg.Base)
+	if err != nil {
+		return err
+	}
+	lock, err := proc.Lock(dir.lock())
+	if errors.Is(err, proc.ErrLocked) {
+		return ErrRunning
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	a := &agent{
+		cfg: cfg, dir: dir, events: make(chan event, 64), done: make(chan struct{}),
+		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{},
+		idleFor: idleFirst,
+	}
+	if a.hello, err = makeHello(cfg.Version); err != nil {
+		return err
+	}
+	// Shims' orphans become ours, so a shim's death leaves nobody behind.
+	if err := proc.SetSubreaper(); err != nil {
+		cfg.Log.Warn("orphans of killed shims will go to init", "err", err)
+	}
+	_ = os.Remove(dir.socket()) // a dead agent's: we hold the lock
+	l, err := net.Listen("unix", dir.socket())
+	if err != nil {
+		return fmt.Errorf("the agent's socket: %w", err)
+	}
+	if err := os.Chmod(dir.socket(), 0o600); err != nil {
+		_ = l.Close()
+		return fmt.Errorf("the agent's socket: %w", err)
+	}
+	a.adopt(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.accept(ctx, l)
+	if cfg.Listener != nil {
+		a.accept(ctx, cfg.Listener)
+	}
+	if cfg.Ready != nil {
+		cfg.Ready()
+	}
+	a.run(ctx)
+	// Order matters for a bridge that comes now: the socket goes while the
+	// lock is held, so it starts a new agent, which waits for the lock.
+	_ = l.Close()
+	if cfg.Listener != nil {
+		_ = cfg.Listener.Close()
+	}
+	if len(a.shims) == 0 {
+		dir.remove()
+	}
+	cancel()
+	close(a.done)
+	for s := range a.sessions {
+		s.close()
+	}
+	for _, sh := range a.shims {
+		sh.disconnect()
+	}
+	a.wg.Wait()
+	return nil
+}
+
+// ErrRunning reports that an agent already serves the directory.
+var ErrRunning = errors.New("another agent of this user runs on this node")
+
+func makeHello(version string) (*wire.Hello, error) {
+	node, err := probe.Live()
+	if err != nil {
+		return nil, fmt.Errorf("probing this node: %w", err)
+	}
+	return HelloOf(node, version)
+}
+
+// HelloOf is an agent's first message for a probed node.
+func HelloOf(node topology.Node, version string) (*wire.Hello, error) {
+	b, err := json.Marshal(node)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the probed node: %w", err)
+	}
+	var name [8]byte
+	_, _ = rand.Read(name[:]) // never fails, see crypto/rand
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Hello{
+		Protocol: wire.Version, Agent: hex.EncodeToString(name[:]), Boot: node.BootID,
+		Hostname: host, Version: version, NodeJson: b,
+	}, nil
+}
+
+// post hands an event to run; it is dropped when run has returned.
+func (a *agent) post(e event) {
+	select {
+	case a.events <- e:
+	case <-a.done:
+	}
+}
+
+func (a *agent) accept(ctx context.Context, l net.Listener) {
+	a.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
+					a.cfg.Log.Warn("accepting launchers", "err", err)
+				}
+				return
+			}
+			a.wg.Go(func() { a.serve(ctx, c) })
+		}
+	})
+}
+
+func (a *agent) run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-a.events:
+			e(a)
+		case <-tick.C:
+		}
+		if a.finished(time.Now()) {
+			return
+		}
+	}
+}
+
+// finished says whether nothing is left to do. After a goodbye that is at
+// once; otherwise after a while, as a launcher may come back.
+func (a *agent) finished(now time.Time) bool {
+	live := 0
+	for s := range a.sessions {
+		if !s.bye {
+			live++
+		}
+	}
+	busy := a.cfg.Standing || live > 0 || len(a.shims) > 0
+	if busy {
+		// A launcher that said goodbye waits for our end of the connection
+		// to close as the sign that nothing of its own is left here.
+		for s := range a.sessions {
+			if s.bye && !a.holds(s.cluster) {
+				s.close()
+				delete(a.sessions, s)
+			}
+		}
+		a.idle = time.Time{}
+		return false
+	}
+	if a.leaving {
+		return true
+	}
+	if a.idle.IsZero() {
+		a.idle = now
+	}
+	return now.Sub(a.idle) >= a.idleFor
+}
+
+// holds says whether a shim of the cluster is left.
+func (a *agent) holds(cluster string) bool {
+	for _, sh := range a.shims {
+		if sh.e.Cluster == cluster {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,127 @@
+// Package nodeagent is the agent: one process per node and user, which probes
+// the node, starts shims, arbitrates cores between launchers and carries the
+// shims' news. It is on no running job's path: killed, it is started again by
+// the next bridge and finds its shims by their registry files.
+package nodeagent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gangway/nodeagent/proc"
+)
+
+// Dir is an agent's directory on its node. It holds sockets and locks, so it
+// must be on a local file system: a home on NFS or Lustre won't do.
+type Dir string
+
+// DefaultBase is where the agent's and the gangs' directories are made.
+const DefaultBase = "/tmp"
+
+// OpenDir makes base/gangway-agent-UID, private to the user. An empty base
+// means $GANGWAY_TMPDIR or DefaultBase.
+func OpenDir(base string) (Dir, error) {
+	if base == "" {
+		base = os.Getenv("GANGWAY_TMPDIR")
+	}
+	if base == "" {
+		base = DefaultBase
+	}
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return "", err
+	}
+	d := filepath.Join(base, fmt.Sprintf("gangway-agent-%d", os.Getuid()))
+	// 107 bytes is the longest unix socket path on Linux.
+	if len(d)+len("/agent.sock") > 100 {
+		return "", fmt.Errorf("the directory %s is too long for a unix socket; set GANGWAY_TMPDIR to a shorter local directory", base)
+	}
+	for _, p := range []string{d, filepath.Join(d, "shims"), filepath.Join(d, "spool")} {
+		if err := proc.PrivateDir(p); err != nil {
+			return "", fmt.Errorf("the agent's directory: %w", err)
+		}
+	}
+	return Dir(d), nil
+}
+
+func (d Dir) socket() string { return filepath.Join(string(d), "agent.sock") }
+func (d Dir) lock() string   { return filepath.Join(string(d), "lock") }
+func (d Dir) log() string    { return filepath.Join(string(d), "log") }
+func (d Dir) spool() string  { return filepath.Join(string(d), "spool") }
+
+func (d Dir) registry(id string) string { return filepath.Join(string(d), "shims", id+".json") }
+
+// remove takes the directory away when nothing of value is left in it. The
+// lock goes last: whoever waits for it makes a new directory.
+func (d Dir) remove() {
+	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.lock(), string(d)} {
+		// A directory that is not empty stays: it holds results that no
+		// launcher has acknowledged.
+		_ = os.Remove(p)
+	}
+}
+
+// entry is what the agent must know of a shim after its own death.
+type entry struct {
+	ID      string `json:"id"`
+	Cluster string `json:"cluster"`
+	TaskUID string `json:"task_uid"`
+	Lo      uint64 `json:"lo"`
+	Hi      uint64 `json:"hi"`
+	Attempt uint32 `json:"attempt"`
+	Epoch   uint64 `json:"epoch"`
+	NodeDir string `json:"node_dir"`
+	PID     int    `json:"pid"`
+	CPUs    string `json:"cpus"`
+	Memory  uint64 `json:"memory"`
+	Shared  bool   `json:"shared"`
+	Who     string `json:"who"`
+	Session bool   `json:"session"`
+}
+
+// save writes e so that a crash leaves the old or the new file, never half.
+func (d Dir) save(e entry) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	p := d.registry(e.ID)
+	tmp := p + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return os.Rename(tmp, p)
+}
+
+// entries reads the registry. Files that can't be read are reported, not
+// skipped in silence: a shim may stand behind them.
+func (d Dir) entries() ([]entry, error) {
+	names, err := os.ReadDir(filepath.Join(string(d), "shims"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []entry
+	var errs []error
+	for _, n := range names {
+		if !strings.HasSuffix(n.Name(), ".json") {
+			continue
+		}
+		p := filepath.Join(string(d), "shims", n.Name())
+		b, err := os.ReadFile(p)
+		if err == nil {
+			var e entry
+			if err = json.Unmarshal(b, &e); err == nil {
+				out = append(out, e)
+				continue
+			}
+		}
+		errs = append(errs, fmt.Errorf("registry file %s: %w", p, err))
+	}
+	return out, errors.Join(errs...)
+}

@@ -1,0 +1,251 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
+	"gangway/nodeagent/wire/wireconnect"
+)
+
+// session is one launcher's connection. cluster, epoch and the rest are set
+// once, before the session is posted to run.
+type session struct {
+	cluster string
+	epoch   uint64
+	who     string
+	lease   time.Duration
+	out     *outbox[*wire.AgentMessage]
+	cancel  context.CancelFunc
+	bye     bool // the launcher wants nothing more; closed when its shims are gone
+}
+
+func (s *session) send(m *wire.AgentMessage) { s.out.put(m) }
+
+func (s *session) close() {
+	s.out.close()
+	s.cancel()
+}
+
+// serve is a connection's life, in a goroutine of its own.
+func (a *agent) serve(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	hc, closeConn := link.Client(conn)
+	defer closeConn()
+	stop := context.AfterFunc(ctx, closeConn)
+	defer stop()
+	stream := wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC()).Session(ctx)
+	// The launcher must say who it is before it gets anything to do here.
+	greet := time.AfterFunc(silence, cancel)
+	err := stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: a.hello}})
+	var w *wire.Welcome
+	if err == nil {
+		var m *wire.LauncherMessage
+		if m, err = stream.Receive(); err == nil {
+			w = m.GetWelcome()
+		}
+	}
+	greet.Stop()
+	switch {
+	case err != nil:
+	case w == nil:
+		err = errors.New("the launcher's first message was not a welcome")
+	case w.GetError() != "":
+		err = fmt.Errorf("the launcher refused the session: %s", w.GetError())
+	case !wire.Speaks(w.GetProtocol()):
+		err = fmt.Errorf("the launcher speaks protocol %d, this agent %d to %d", w.GetProtocol(), wire.OldestVersion, wire.Version)
+	}
+	if err != nil {
+		a.cfg.Log.Info("session not opened", "err", err)
+		return
+	}
+	s := &session{
+		cluster: w.GetCluster(), epoch: w.GetEpoch(), who: w.GetWho(),
+		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
+		out:   newOutbox[*wire.AgentMessage](), cancel: cancel,
+	}
+	a.post(func(a *agent) { a.open(s) })
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			m, ok := s.out.take()
+			if !ok {
+				return
+			}
+			if err := stream.Send(m); err != nil {
+				cancel()
+				return
+			}
+		}
+	})
+	watch := time.AfterFunc(silence, cancel)
+	bye := false
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			if !bye {
+				a.cfg.Log.Info("session ended", "launcher", s.who, "err", err)
+			}
+			break
+		}
+		watch.Reset(silence)
+		bye = bye || m.GetGoodbye() != nil
+		a.post(func(a *agent) { a.handle(s, m) })
+	}
+	watch.Stop()
+	s.close()
+	sender.Wait()
+	a.post(func(a *agent) { a.closed(s, bye) })
+}
+
+// open makes s the session of its cluster. An older session of the same
+// cluster is a launcher's dead connection and gives way.
+func (a *agent) open(s *session) {
+	for o := range a.sessions {
+		if o.cluster == s.cluster {
+			o.close()
+			delete(a.sessions, o)
+		}
+	}
+	a.sessions[s] = struct{}{}
+	a.leaving = false
+	a.idleFor = idleLater
+	if s.epoch > a.epochs[s.cluster] {
+		a.epochs[s.cluster] = s.epoch
+	}
+	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
+	for _, sh := range a.shims {
+		if sh.e.Cluster == s.cluster {
+			// The shim says again what no launcher has acknowledged.
+			sh.reconnect(a)
+		}
+	}
+}
+
+func (a *agent) closed(s *session, bye bool) {
+	if _, ok := a.sessions[s]; !ok {
+		return
+	}
+	delete(a.sessions, s)
+	if bye {
+		a.leaving = true
+	}
+}
+
+// of returns the session of a cluster, nil when its launcher is away.
+func (a *agent) of(cluster string) *session {
+	for s := range a.sessions {
+		if s.cluster == cluster {
+			return s
+		}
+	}
+	return nil
+}
+
+func (a *agent) handle(s *session, m *wire.LauncherMessage) {
+	if _, ok := a.sessions[s]; !ok {
+		return // a session that gave way
+	}
+	if s.epoch < a.epochs[s.cluster] {
+		a.cfg.Log.Warn("message of a launcher that has been replaced", "launcher", s.who)
+		return
+	}
+	switch m := m.GetM().(type) {
+	case *wire.LauncherMessage_Desired:
+		a.desired(s, m.Desired)
+	case *wire.LauncherMessage_ToShim:
+		if sh := a.shims[m.ToShim.GetId()]; sh != nil && sh.e.Cluster == s.cluster {
+			sh.send(m.ToShim)
+		}
+	case *wire.LauncherMessage_Heartbeat:
+		for _, sh := range a.shims {
+			if sh.e.Cluster == s.cluster && sh.e.Session {
+				sh.lease(s.lease)
+			}
+		}
+	case *wire.LauncherMessage_Goodbye:
+		for _, sh := range a.shims {
+			if sh.e.Cluster == s.cluster && sh.e.Session {
+				sh.end("the launcher said goodbye")
+			}
+		}
+		a.leaving = true
+		s.bye = true
+	}
+}
+
+func (a *agent) inventory(s *session) *wire.Inventory {
+	inv := &wire.Inventory{Foreign: a.foreign(s.cluster)}
+	for _, sh := range a.sorted() {
+		if sh.e.Cluster == s.cluster {
+			inv.Shims = append(inv.Shims, &wire.ShimState{Id: sh.e.ID, Name: sh.name(), Phase: sh.phase})
+		}
+	}
+	return inv
+}
+
+// claimsChanged tells every launcher but the one that caused it.
+func (a *agent) claimsChanged(cause string) {
+	for s := range a.sessions {
+		if s.cluster != cause {
+			s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
+		}
+	}
+}
+
+// outbox is a queue without a bound of its own: what enters it is bounded by
+// the shims' windows of unacknowledged output.
+type outbox[T any] struct {
+	mu     sync.Mutex
+	more   *sync.Cond
+	items  []T
+	closed bool
+}
+
+func newOutbox[T any]() *outbox[T] {
+	o := &outbox[T]{}
+	o.more = sync.NewCond(&o.mu)
+	return o
+}
+
+func (o *outbox[T]) put(v T) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.closed {
+		o.items = append(o.items, v)
+		o.more.Signal()
+	}
+}
+
+// take waits for the next item; false when the box was closed.
+func (o *outbox[T]) take() (T, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.items) == 0 && !o.closed {
+		o.more.Wait()
+	}
+	var zero T
+	if o.closed {
+		return zero, false
+	}
+	v := o.items[0]
+	o.items[0] = zero
+	o.items = o.items[1:]
+	return v, true
+}
+
+func (o *outbox[T]) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.items = nil
+	o.more.Broadcast()
+}
