@@ -1,0 +1,267 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// authTime bounds what follows the key exchange: an agent may ask its user to
+// touch a token.
+const authTime = 30 * time.Second
+
+// maxHops is how many hosts may stand before another; more are a loop.
+const maxHops = 8
+
+// entry is a connection, or the making of one, that callers share.
+type entry struct {
+	ready  chan struct{} // closed when client and err are set
+	client *client
+	err    error
+}
+
+// client returns a living connection to a destination, made now or before. via
+// is the connection to go through; nil means what the configuration says.
+func (p *sshPool) client(ctx context.Context, d destination, via *client, key string, depth int) (*client, error) {
+	if depth > maxHops {
+		return nil, &Error{Kind: Config, Msg: fmt.Sprintf("ProxyJump of %s passes more than %d hosts: does one jump through itself?", d.host, maxHops)}
+	}
+	key += "/" + d.String()
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, errClosed("")
+		}
+		e := p.clients[key]
+		if e != nil {
+			select {
+			case <-e.ready:
+				if e.err == nil && !e.client.dead() {
+					p.mu.Unlock()
+					return e.client, nil
+				}
+				// Replaced, and cleaned up behind its back.
+				if e.err == nil {
+					old := e.client
+					p.wg.Go(old.close)
+				}
+				e = nil
+			default:
+			}
+		}
+		if e == nil {
+			e = &entry{ready: make(chan struct{})}
+			p.clients[key] = e
+			p.mu.Unlock()
+			c, err := p.dialChain(ctx, d, via, key, depth)
+			p.settle(e, c, err)
+			return e.client, e.err
+		}
+		p.mu.Unlock()
+		select {
+		case <-e.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if e.err == nil {
+			return e.client, nil
+		}
+		// Another caller's deadline is no reason to give up; its failure is.
+		if !errors.Is(e.err, context.Canceled) && !errors.Is(e.err, context.DeadlineExceeded) {
+			return nil, e.err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// settle publishes the outcome; a connection that came too late is closed.
+func (p *sshPool) settle(e *entry, c *client, err error) {
+	p.mu.Lock()
+	closed := p.closed
+	if closed && err == nil {
+		err = errClosed("")
+	}
+	e.client, e.err = c, err
+	p.mu.Unlock()
+	if err != nil && c != nil {
+		c.close()
+		e.client = nil
+	}
+	close(e.ready)
+}
+
+// dialChain makes the connections to the jump hosts, shared by all nodes behind
+// them, and then the one to the destination.
+func (p *sshPool) dialChain(ctx context.Context, d destination, via *client, key string, depth int) (*client, error) {
+	h, err := p.config.resolve(d, p.timeout)
+	if err != nil {
+		return nil, &Error{Kind: Config, Msg: err.Error(), Fix: "correct the ssh configuration", Err: err}
+	}
+	if via == nil {
+		// The first jump host is reached as its own configuration says, each
+		// further one from the one before it.
+		chain := ""
+		for _, jump := range h.jumps {
+			depth++
+			next, err := p.client(ctx, jump, via, chain, depth)
+			if err != nil {
+				return nil, through(jump, err)
+			}
+			via, chain = next, chain+"/"+jump.String()
+		}
+	}
+	return p.dial(ctx, h, via)
+}
+
+// through says that an error is of a host on the way.
+func through(jump destination, err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	up := *e
+	up.Msg = fmt.Sprintf("jump host %s: %s", jump.host, e.Msg)
+	return &up
+}
+
+// dial makes one connection and authenticates.
+func (p *sshPool) dial(ctx context.Context, h *hostConfig, via *client) (*client, error) {
+	keys, err := loadHostKeys(h, p.hint(h), &p.write, p.warn)
+	if err != nil {
+		return nil, &Error{Kind: Config, Msg: err.Error(), Err: err}
+	}
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := time.AfterFunc(h.timeout, func() { cancel(context.DeadlineExceeded) })
+	defer timeout.Stop()
+
+	raw, err := p.open(ctx, h, via)
+	if err != nil {
+		if outer.Err() != nil {
+			return nil, outer.Err()
+		}
+		return nil, h.unreachable(err, context.Cause(ctx) != nil, via)
+	}
+	wire := watch(raw)
+	// No deadlines: a connection through a jump host has none.
+	defer context.AfterFunc(ctx, func() { wire.Close() })()
+
+	cred := &credentials{h: h}
+	defer cred.close()
+	// The callback runs on a goroutine that may outlive a closed handshake.
+	var verdict atomic.Pointer[error]
+	var exchanged atomic.Bool
+	config := &ssh.ClientConfig{
+		User:              h.user,
+		Auth:              cred.auth(ctx),
+		AuthCallback:      cred.observe,
+		HostKeyAlgorithms: keys.algorithms(),
+		HostKeyCallback: func(name string, addr net.Addr, key ssh.PublicKey) error {
+			exchanged.Store(true)
+			timeout.Reset(max(authTime, h.timeout))
+			err := keys.check(name, addr, key)
+			if err != nil {
+				verdict.Store(&err)
+			}
+			return err
+		},
+	}
+	conn, chans, reqs, err := ssh.NewClientConn(wire, h.addr(), config)
+	if err == nil {
+		return newClient(ssh.NewClient(conn, chans, reqs), wire, h.label(), h.alive), nil
+	}
+	var negotiation *ssh.AlgorithmNegotiationError
+	switch {
+	case outer.Err() != nil:
+		return nil, outer.Err()
+	case verdict.Load() != nil:
+		return nil, *verdict.Load()
+	case errors.As(err, &negotiation):
+		if strings.Contains(negotiation.What, "host key") && len(config.HostKeyAlgorithms) > 0 {
+			return nil, keys.noCommon(negotiation)
+		}
+		return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("can't agree with %s on how to encrypt: %v", h.label(), negotiation),
+			Fix: "the host's sshd is too old or too restricted: ask its administrators for a current algorithm"}
+	case context.Cause(ctx) != nil && exchanged.Load():
+		return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("%s did not finish the login of %s in %v", h.addr(), h.user, max(authTime, h.timeout)),
+			Fix: "is the host overloaded, or is an ssh-agent waiting for a confirmation?"}
+	case context.Cause(ctx) != nil:
+		return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("%s took the connection but did not speak ssh in %v", h.addr(), h.timeout),
+			Fix: "is sshd overloaded or stopped? is the port right?"}
+	case exchanged.Load():
+		return nil, cred.refused(err)
+	}
+	return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("no ssh with %s: %v", h.addr(), plain(err)),
+		Fix: "is that sshd's port? does sshd refuse this machine (MaxStartups, hosts.deny)?"}
+}
+
+// open makes the byte stream that ssh runs on.
+func (p *sshPool) open(ctx context.Context, h *hostConfig, via *client) (net.Conn, error) {
+	if via != nil {
+		return via.DialContext(ctx, "tcp", h.addr())
+	}
+	if h.proxyCmd != "" {
+		return p.proxyCommand(h.proxyCmd)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, h.family, h.addr())
+}
+
+// unreachable words why no stream could be opened.
+func (h *hostConfig) unreachable(err error, timedOut bool, via *client) error {
+	e := &Error{Kind: Unreachable, Err: err}
+	var dns *net.DNSError
+	var refused *ssh.OpenChannelError
+	from := ""
+	if via != nil {
+		from = " from jump host " + via.label
+	}
+	switch {
+	case via != nil && via.dead():
+		e.Msg = "the connection to jump host " + via.label + " broke"
+	case timedOut:
+		e.Msg = fmt.Sprintf("no answer from %s%s in %v", h.addr(), from, h.timeout)
+		e.Fix = "is the host up? does a firewall drop port " + fmt.Sprint(h.port) + "?"
+	case errors.As(err, &refused):
+		e.Msg = fmt.Sprintf("can't reach %s%s: %s", h.addr(), from, strings.TrimSpace(refused.Message))
+		if refused.Reason == ssh.Prohibited {
+			e.Fix = "sshd on the jump host forbids forwarding: it needs AllowTcpForwarding"
+		} else {
+			e.Fix = "can the jump host resolve the name, and is sshd running there?"
+		}
+	case errors.As(err, &dns) && dns.IsNotFound:
+		e.Kind = Config
+		e.Msg = fmt.Sprintf("unknown host: neither DNS nor the hosts file knows %q", h.host)
+		e.Fix = "check the name, or give its address with HostName in ssh_config"
+	case errors.As(err, &dns):
+		e.Msg = fmt.Sprintf("can't look up %q: %s", h.host, dns.Err)
+		e.Fix = "check the name server"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Msg = fmt.Sprintf("can't connect to %s: connection refused", h.addr())
+		e.Fix = "is sshd running there, on that port?"
+	default:
+		e.Msg = fmt.Sprintf("can't connect to %s: %s", h.addr(), plain(err))
+		e.Fix = "is the host up, and is there a route to it?"
+	}
+	return e
+}
+
+// plain drops the layers that a network error repeats its addresses in.
+func plain(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err.Error()
+	}
+	return strings.TrimPrefix(err.Error(), "ssh: handshake failed: ")
+}
