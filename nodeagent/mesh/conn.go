@@ -193,7 +193,10 @@ func (c *conn) write(heartbeat, silence time.Duration, beat []byte) {
 		for _, f := range frames {
 			// Frames count as waiting until they are written.
 			if err := c.writeAll(f, silence); err != nil {
-				c.fail(ended(err))
+				if err = ended(err); err == ErrSilent {
+					err = ErrSlow
+				}
+				c.fail(err)
 				return
 			}
 		}
@@ -273,12 +276,13 @@ func (m *Mesh) read(peer int, c *conn) {
 	}
 	close(c.ended)
 	m.mu.Lock()
-	ready := m.ready
-	if !ready && m.peers[peer].c == c {
-		m.peers[peer].c = nil // it will dial again
+	p := m.peers[peer]
+	current, ready := p.c == c, m.ready
+	if current && !ready {
+		p.c = nil // it will dial again
 	}
 	m.mu.Unlock()
-	if ready {
+	if current && ready {
 		m.markDown(peer, c.cause())
 	}
 }

@@ -284,7 +284,7 @@ func (m *Mesh) welcomeStar(from int, tc *tls.Conn) {
 	}
 	m.attach(from, tc)
 	for _, p := range m.peers[1:] {
-		if p.c == nil {
+		if p.c == nil || p.c.cause() != nil {
 			return
 		}
 	}
