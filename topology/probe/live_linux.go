@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"io/fs"
 	"os"
 	"runtime"
 
@@ -14,7 +15,7 @@ import (
 func Live() (topology.Node, error) {
 	ifaces, warning := liveInterfaces()
 	n, err := Node(Source{
-		Sys: os.DirFS("/sys"), Proc: os.DirFS("/proc"), Root: os.DirFS("/"),
+		Sys: newKernelFS("/sys"), Proc: newKernelFS("/proc"), Root: newKernelFS("/"),
 		Interfaces: ifaces, Arch: runtime.GOARCH, ShmBytes: shmFree(),
 	})
 	if err != nil {
@@ -37,3 +38,48 @@ func shmFree() *uint64 {
 	free := st.Bavail * uint64(st.Bsize)
 	return &free
 }
+
+// kernelFS is os.DirFS with a ReadFile made for the many tiny files of sysfs:
+// the plain one registers every file with the runtime's poller, which costs
+// more than reading it.
+type kernelFS struct {
+	fs.ReadLinkFS
+	dir string
+}
+
+func newKernelFS(dir string) fs.FS {
+	return kernelFS{os.DirFS(dir).(fs.ReadLinkFS), dir}
+}
+
+func (k kernelFS) ReadFile(name string) ([]byte, error) {
+	fail := func(err error) ([]byte, error) {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	}
+	if !fs.ValidPath(name) {
+		return fail(fs.ErrInvalid)
+	}
+	fd, err := unix.Open(k.dir+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	buf, used := make([]byte, 4096), 0
+	for {
+		n, err := unix.Read(fd, buf[used:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fail(err)
+		case n == 0:
+			return buf[:used], nil
+		}
+		if used += n; used == len(buf) {
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+	}
+}
+
+func (k kernelFS) Stat(name string) (fs.FileInfo, error) { return fs.Stat(k.ReadLinkFS, name) }
+
+func (k kernelFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(k.ReadLinkFS, name) }
