@@ -1,0 +1,22 @@
+// Command gangway launches MPI programs and other tasks over machines that its
+// user can reach.
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"gangway/nodeagent/shim"
+)
+
+func main() {
+	// mpirun starts these two once per rank and per node: they must cost next
+	// to nothing, so nothing of the command line is set up for them.
+	switch filepath.Base(os.Args[0]) {
+	case "gangway-rank":
+		os.Exit(shim.RankMain(os.Args[1:], os.Environ()))
+	case "gangway-rsh":
+		os.Exit(shim.RshMain(os.Args[1:]))
+	}
+	os.Exit(execute(os.Args[1:]))
+}

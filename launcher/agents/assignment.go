@@ -1,0 +1,67 @@
+package agents
+
+import (
+	"net/netip"
+	"path"
+	"time"
+
+	"gangway/launcher/job"
+	"gangway/launcher/state"
+	"gangway/nodeagent/wire"
+)
+
+// Defaults for what a task leaves open.
+const (
+	defaultBase     = "/tmp"
+	defaultGrace    = 5 * time.Second
+	defaultDeadline = 60 * time.Second
+)
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// assignmentOf writes a part as the agent's order.
+func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
+	t := p.Task
+	base := cfg.Base
+	if base == "" {
+		base = defaultBase
+	}
+	a := &wire.Assignment{
+		Id: p.ID,
+		Name: &wire.AttemptName{Cluster: p.Cluster, TaskUid: p.TaskUID,
+			Range: &wire.Range{Lo: p.Range.Lo, Hi: p.Range.Hi}, Attempt: p.Attempt, Epoch: p.Epoch},
+		Job: p.JobID, Task: t.ID, Node: p.Node,
+		Command: t.Command, Workdir: t.WorkDir, Env: t.Env, EnvClear: t.EnvClear,
+		Mpi: t.MPI, LaunchVia: t.Via, Bcast: t.Bcast, Stdin: t.Stdin && p.NodeIndex == 0, StdinTty: t.StdinTTY,
+		TimeLimitMs: uint64(t.TimeLimit.Milliseconds()), MemoryBytes: p.Memory,
+		LaunchDeadlineMs: uint64(orDefault(t.LaunchDeadline, defaultDeadline).Milliseconds()),
+		KillGraceMs:      uint64(orDefault(t.KillGrace, defaultGrace).Milliseconds()),
+		Session:          p.Session,
+		NodeIndex:        uint32(p.NodeIndex), NodeCount: uint32(p.NodeCount),
+		NodeDir: path.Join(base, "gangway-"+p.ID),
+		Cpus:    p.CPUs.String(), Shared: p.Shared,
+		FirstRank: uint32(p.FirstRank), NodeRanks: uint32(p.Ranks), TotalRanks: uint32(p.Total),
+		CoresPerRank: uint32(t.CoresPerRank), Bind: t.Bind,
+		Address: addrText(p.Address), Interface: p.Interface, MeshKey: p.MeshKey,
+		Oversubscribe: t.Oversubscribe, PlanOnly: t.PlanOnly, Gpus: p.GPUs,
+	}
+	if t.Launch == job.LaunchPrimary {
+		a.Launch = wire.LaunchMode_LAUNCH_PRIMARY
+	}
+	if t.Setup != nil {
+		a.SetupName, a.SetupScript = t.Setup.Name, t.Setup.Script
+	}
+	return a
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return d
+}

@@ -1,0 +1,296 @@
+// Package agents is the launcher's side of the sessions with the nodes' agents:
+// wishes out, news in. It converts between the wire's messages and the state's
+// events, and carries the traffic of running attempts past the state.
+package agents
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"gangway/launcher/state"
+	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
+	"gangway/nodeagent/wire/wireconnect"
+	"gangway/topology"
+)
+
+// Inbox takes events; launcher/control is one.
+type Inbox interface {
+	Post(state.What)
+}
+
+// Traffic sees everything that shims say, in order per shim: output, credits
+// and notices concern it alone. It is called by the sessions and must not
+// block.
+type Traffic interface {
+	FromShim(node string, m *wire.FromShim)
+}
+
+// Connector opens a stream to a node's agent.
+type Connector interface {
+	Connect(ctx context.Context, node string) (io.ReadWriteCloser, error)
+}
+
+// Config of a Fleet.
+type Config struct {
+	Connector Connector
+	Inbox     Inbox
+	Traffic   Traffic
+	Cluster   string
+	Epoch     uint64
+	Who       string // for messages on nodes: who holds these cores
+	Lease     time.Duration
+	Base      string // of the gangs' directories on the nodes; "": /tmp
+	Log       *slog.Logger
+	// Failed is told of a connection that could not be made; it returns
+	// whether to try again.
+	Failed func(node string, err error, everUp bool) bool
+}
+
+// heartbeat is how often session jobs' leases are renewed.
+const heartbeat = 2 * time.Second
+
+// Fleet keeps a session to every node.
+type Fleet struct {
+	cfg   Config
+	mu    sync.Mutex
+	nodes map[string]*node
+}
+
+// node is a node's place in the fleet; session is nil while there is none.
+type node struct {
+	name    string
+	session *session
+	parts   []state.Part // wanted, as told last
+	told    bool         // parts is valid
+}
+
+// New returns a fleet without sessions.
+func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, nodes: map[string]*node{}} }
+
+// Keep holds a session to the node, opening it again whenever it ends, until
+// ctx is done or Failed says to stop.
+func (f *Fleet) Keep(ctx context.Context, name string) {
+	f.mu.Lock()
+	n := &node{name: name}
+	f.nodes[name] = n
+	f.mu.Unlock()
+	everUp := false
+	for pause := 100 * time.Millisecond; ; {
+		up, err := f.connect(ctx, n)
+		if ctx.Err() != nil {
+			return
+		}
+		if up {
+			everUp = true
+			pause = 100 * time.Millisecond
+			why := "the agent ended the session"
+			if err != nil {
+				why = err.Error()
+			}
+			f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: why})
+		} else if err != nil && !f.cfg.Failed(name, err, everUp) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, 2*time.Second)
+		}
+	}
+}
+
+// connect is one session's life. up: the agent was welcomed.
+func (f *Fleet) connect(ctx context.Context, n *node) (up bool, err error) {
+	conn, err := f.cfg.Connector.Connect(ctx, n.name)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &handler{fleet: f, node: n, cancel: cancel}
+	mux := http.NewServeMux()
+	mux.Handle(wireconnect.NewLauncherHandler(h, connect.WithReadMaxBytes(wire.MaxFrame)))
+	// An agent that does not say hello is none.
+	greet := time.AfterFunc(15*time.Second, cancel)
+	h.greeted = func() { greet.Stop() }
+	err = link.Serve(ctx, link.Conn(conn), mux)
+	greet.Stop()
+	if h.err != nil {
+		err = h.err
+	}
+	if s, ok := conn.(interface{ Stderr() string }); ok && !h.up {
+		if tail := s.Stderr(); tail != "" {
+			err = fmt.Errorf("node %s: the agent can't be reached: %s", n.name, tail)
+		}
+	}
+	if err == nil && !h.up {
+		err = fmt.Errorf("node %s: the connection to the agent ended before it said anything", n.name)
+	}
+	return h.up, err
+}
+
+// handler serves the one session of a connection.
+type handler struct {
+	fleet   *Fleet
+	node    *node
+	cancel  context.CancelFunc
+	greeted func()
+	up      bool
+	err     error
+}
+
+// Session is called by the agent, once a connection.
+func (h *handler) Session(ctx context.Context, stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage]) error {
+	defer h.cancel() // the session is the connection
+	err := h.session(ctx, stream)
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		h.err = fmt.Errorf("node %s: %w", h.node.name, err)
+	}
+	return nil
+}
+
+func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage]) error {
+	f := h.fleet
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	h.greeted()
+	hello := first.GetHello()
+	welcome := &wire.Welcome{Protocol: wire.Version, Cluster: f.cfg.Cluster, Epoch: f.cfg.Epoch,
+		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds())}
+	var topo topology.Node
+	switch {
+	case hello == nil:
+		err = errors.New("the agent's first message was not a hello")
+	case !wire.Speaks(hello.GetProtocol()):
+		err = fmt.Errorf("the agent (%s) speaks protocol %d, this gangway (protocols %d to %d) does not; let its jobs end, or use the same version on both sides",
+			hello.GetVersion(), hello.GetProtocol(), wire.OldestVersion, wire.Version)
+	default:
+		if err = json.Unmarshal(hello.GetNodeJson(), &topo); err != nil {
+			err = fmt.Errorf("the agent's description of its node can't be read: %w", err)
+		}
+	}
+	if err != nil {
+		welcome.Error = err.Error()
+	}
+	if serr := stream.Send(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: welcome}}); serr != nil {
+		return serr
+	}
+	if err != nil {
+		return err
+	}
+	second, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	inv := second.GetInventory()
+	if inv == nil {
+		return errors.New("the agent's second message was not its inventory")
+	}
+	s := newSession(stream, inv)
+	defer s.stop()
+	f.mu.Lock()
+	h.node.session = s
+	h.node.told = false
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		if h.node.session == s {
+			h.node.session = nil
+		}
+		f.mu.Unlock()
+	}()
+	h.up = true
+	claims, err := claimsOf(inv.GetForeign())
+	if err != nil {
+		return err
+	}
+	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Topology: topo})
+	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	stopBeat := make(chan struct{})
+	var beats sync.WaitGroup
+	beats.Go(func() {
+		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Heartbeat{Heartbeat: &wire.Heartbeat{}}})
+		for seq := uint64(1); ; seq++ {
+			select {
+			case <-beat.C:
+				s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Heartbeat{Heartbeat: &wire.Heartbeat{Seq: seq}}})
+			case <-stopBeat:
+				return
+			}
+		}
+	})
+	defer func() { close(stopBeat); beats.Wait() }()
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		if err := f.handle(h.node.name, m); err != nil {
+			return err
+		}
+	}
+}
+
+// Want brings the node's session, if there is one, to the parts.
+func (f *Fleet) Want(name string, parts []state.Part) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[name]
+	if n == nil || n.session == nil {
+		return // the next session begins with everything
+	}
+	var old []state.Part
+	if n.told {
+		old = n.parts
+	}
+	n.session.bring(old, parts, !n.told, f.cfg)
+	n.parts, n.told = parts, true
+}
+
+// Send carries a message to a shim; it is lost when the node has no session,
+// as everything that matters is said again.
+func (f *Fleet) Send(name string, m *wire.ToShim) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nodes[name]; n != nil && n.session != nil {
+		n.session.put(&wire.LauncherMessage{M: &wire.LauncherMessage_ToShim{ToShim: m}})
+	}
+}
+
+// Goodbye ends all sessions in order and waits, until ctx is done, for the
+// agents to close them: then nothing of this launcher is left on their nodes.
+func (f *Fleet) Goodbye(ctx context.Context) error {
+	f.mu.Lock()
+	var open []*session
+	var names []string
+	for name, n := range f.nodes {
+		if n.session != nil {
+			n.session.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Goodbye{Goodbye: &wire.Goodbye{}}})
+			open, names = append(open, n.session), append(names, name)
+		}
+	}
+	f.mu.Unlock()
+	for i, s := range open {
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			return fmt.Errorf("node %s did not confirm that everything there has ended", names[i])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package agents
+
+import (
+	"slices"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	"gangway/launcher/state"
+	"gangway/nodeagent/wire"
+)
+
+// session is the sending side of a connection to an agent.
+type session struct {
+	mu      sync.Mutex
+	more    *sync.Cond
+	queue   []*wire.LauncherMessage
+	closed  bool
+	ended   chan struct{}
+	sender  sync.WaitGroup
+	present map[string]bool // ids in the agent's inventory when it began
+}
+
+func newSession(stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage], inv *wire.Inventory) *session {
+	s := &session{ended: make(chan struct{}), present: map[string]bool{}}
+	s.more = sync.NewCond(&s.mu)
+	for _, sh := range inv.GetShims() {
+		s.present[sh.GetId()] = true
+	}
+	s.sender.Go(func() {
+		for {
+			s.mu.Lock()
+			for len(s.queue) == 0 && !s.closed {
+				s.more.Wait()
+			}
+			if s.closed {
+				s.mu.Unlock()
+				return
+			}
+			batch := s.queue
+			s.queue = nil
+			s.mu.Unlock()
+			for _, m := range batch {
+				if stream.Send(m) != nil {
+					return // the receiver sees the end too
+				}
+			}
+		}
+	})
+	return s
+}
+
+func (s *session) put(m *wire.LauncherMessage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.queue = append(s.queue, m)
+		s.more.Signal()
+	}
+}
+
+func (s *session) stop() {
+	s.mu.Lock()
+	s.closed = true
+	s.more.Broadcast()
+	s.mu.Unlock()
+	s.sender.Wait()
+	close(s.ended)
+}
+
+// bring sends what leads from old to parts. On a new session (full) everything
+// is said again: the agent knows what it has, and shims take a second launch
+// or end for the first.
+func (s *session) bring(old, parts []state.Part, full bool, cfg Config) {
+	d := state.Delta(old, parts)
+	if full {
+		d = state.Difference{Set: parts}
+	}
+	desired := &wire.Desired{Full: full, Remove: d.Remove}
+	var to []*wire.ToShim
+	for i := range d.Set {
+		p := &d.Set[i]
+		known := s.present[p.ID] || (!full && slices.ContainsFunc(old, func(o state.Part) bool { return o.ID == p.ID }))
+		// What is past its preparation and not on the node is gone; to set
+		// it again would start it a second time.
+		if known && full || !known && p.Phase == state.PhasePrepare {
+			desired.Set = append(desired.Set, assignmentOf(p, cfg))
+		}
+		if m := phaseOf(p); m != nil {
+			to = append(to, m)
+		}
+	}
+	if full || len(desired.Set) > 0 || len(desired.Remove) > 0 {
+		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Desired{Desired: desired}})
+	}
+	for _, m := range to {
+		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_ToShim{ToShim: m}})
+	}
+}
+
+// phaseOf is what moves a shim into the part's phase.
+func phaseOf(p *state.Part) *wire.ToShim {
+	switch p.Phase {
+	case state.PhaseLaunch:
+		l := &wire.Launch{}
+		for _, q := range p.Peers {
+			l.Peers = append(l.Peers, peerOf(q))
+		}
+		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_Launch{Launch: l}}
+	case state.PhaseEnd:
+		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_End{End: &wire.End{Reason: p.End.String(), Now: p.EndNow}}}
+	case state.PhaseForget:
+		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_Forget{Forget: &wire.Forget{}}}
+	}
+	return nil
+}

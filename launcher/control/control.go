@@ -1,0 +1,274 @@
+// Package control is the single applier: one goroutine owns the cluster's
+// state. It is the only place where time and randomness enter and where
+// effects leave, in this order: apply, commit, answer, plan, commit the
+// placement, tell the nodes.
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"sync/atomic"
+	"time"
+
+	"gangway/launcher/job"
+	"gangway/launcher/sched"
+	"gangway/launcher/state"
+)
+
+// Store is where rows become durable before anything is sent.
+type Store interface {
+	Commit(rows []job.Row) error
+}
+
+// Fleet is told what shall live on a node. Want is called by the applier alone
+// and must not block.
+type Fleet interface {
+	Want(node string, parts []state.Part)
+}
+
+// Config of a Control. All fields but the durations must be set.
+type Config struct {
+	Cluster *state.Cluster
+	Store   Store
+	Fleet   Fleet
+	Policy  sched.Policy
+	Log     *slog.Logger
+	// Notice is called by the applier after the commit; it must not block.
+	Notice func(state.Notice)
+	// NodeGrace is how long a node may be without a session before its
+	// attempts are given up, Lease how long session jobs outlive their
+	// launcher, after which a silent node can hold nothing of them.
+	NodeGrace time.Duration
+	Lease     time.Duration
+}
+
+// Control applies events.
+type Control struct {
+	cfg     Config
+	inbox   chan request
+	done    chan struct{}
+	waiting atomic.Pointer[[]sched.Waiting]
+	down    map[string]*silent // nodes without a session
+}
+
+type silent struct {
+	since      time.Time
+	why        string
+	lost, gone bool
+}
+
+type request struct {
+	what  state.What
+	reply chan error
+}
+
+// New returns a Control; Run makes it work.
+func New(cfg Config) *Control {
+	c := &Control{cfg: cfg, inbox: make(chan request, 256), done: make(chan struct{}), down: map[string]*silent{}}
+	c.waiting.Store(&[]sched.Waiting{})
+	return c
+}
+
+// ErrStopped reports that the applier has ended.
+var ErrStopped = errors.New("the launcher is stopping")
+
+// Post hands an event to the applier without waiting for it. What the state
+// refuses is logged: a node's news can't be answered.
+func (c *Control) Post(what state.What) {
+	select {
+	case c.inbox <- request{what: what}:
+	case <-c.done:
+	}
+}
+
+// Do applies an event and returns once it is committed, or why it was refused.
+func (c *Control) Do(ctx context.Context, what state.What) error {
+	r := request{what: what, reply: make(chan error, 1)}
+	select {
+	case c.inbox <- r:
+	case <-c.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-r.reply:
+		return err
+	case <-c.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Waiting returns why tasks wait, as of the last plan.
+func (c *Control) Waiting() []sched.Waiting { return *c.waiting.Load() }
+
+// fatal ends the process's work: memory would be ahead of the disk.
+type fatal struct{ err error }
+
+func (e fatal) Error() string {
+	return fmt.Sprintf("the launcher's data can't be written: %v; nothing was acknowledged that is not on disk", e.err)
+}
+func (e fatal) Unwrap() error { return e.err }
+
+// batchLimit bounds how many events are applied before the plan is made anew.
+const batchLimit = 256
+
+// Run applies events until ctx is done or a commit fails.
+func (c *Control) Run(ctx context.Context) error {
+	defer close(c.done)
+	wake := time.NewTimer(time.Hour)
+	defer wake.Stop()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		round := round{touched: map[string]bool{}}
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-c.inbox:
+			if err := c.take(r, &round); err != nil {
+				return err
+			}
+		case <-wake.C:
+			round.replan = true
+		case <-tick.C:
+			if err := c.patience(&round); err != nil {
+				return err
+			}
+		}
+		for n := 1; n < batchLimit; n++ {
+			select {
+			case r := <-c.inbox:
+				if err := c.take(r, &round); err != nil {
+					return err
+				}
+				continue
+			default:
+			}
+			break
+		}
+		if round.replan {
+			at, err := c.plan(&round)
+			if err != nil {
+				return err
+			}
+			if !at.IsZero() {
+				wake.Reset(max(0, time.Until(at)))
+			}
+		}
+		c.tell(&round)
+	}
+}
+
+// round collects what one turn of the applier has to do at its end.
+type round struct {
+	touched map[string]bool
+	replan  bool
+}
+
+func (c *Control) take(r request, rd *round) error {
+	err := c.apply(r.what, rd)
+	var f fatal
+	if errors.As(err, &f) {
+		if r.reply != nil {
+			r.reply <- err
+		}
+		return err
+	}
+	if r.reply != nil {
+		r.reply <- err
+	} else if err != nil {
+		c.cfg.Log.Error("event refused", "event", fmt.Sprintf("%T", r.what), "err", err)
+	}
+	return nil
+}
+
+func (c *Control) apply(what state.What, rd *round) error {
+	now := time.Now()
+	ch, err := c.cfg.Cluster.Apply(state.Event{At: now, What: what})
+	if err != nil {
+		return err
+	}
+	if err := c.cfg.Store.Commit(ch.Rows); err != nil {
+		return fatal{err}
+	}
+	for _, n := range ch.Touched {
+		rd.touched[n] = true
+	}
+	rd.replan = rd.replan || ch.Replan
+	switch w := what.(type) {
+	case state.NodeUp:
+		delete(c.down, w.Node)
+	case state.NodeDown:
+		if c.down[w.Node] == nil {
+			c.down[w.Node] = &silent{since: now, why: w.Why}
+		}
+	case state.Inventory:
+		// A new session is told everything, also that there is nothing.
+		rd.touched[w.Node] = true
+	}
+	for _, n := range ch.Notices {
+		c.cfg.Notice(n)
+	}
+	return nil
+}
+
+// patience gives nodes up that have been without a session for too long.
+func (c *Control) patience(rd *round) error {
+	names := make([]string, 0, len(c.down))
+	for n := range c.down {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	now := time.Now()
+	for _, n := range names {
+		s := c.down[n]
+		quiet := now.Sub(s.since)
+		if !s.lost && quiet >= c.cfg.NodeGrace {
+			s.lost = true
+			if err := c.apply(state.NodeLost{Node: n, Why: s.why}, rd); err != nil {
+				return err
+			}
+		}
+		// Half the lease on top covers clocks that run at different speeds
+		// and a kill that takes its time.
+		if !s.gone && quiet >= c.cfg.Lease+c.cfg.Lease/2 {
+			s.gone = true
+			what := state.NodeGone{Node: n, SessionOnly: true, Why: "the lease of its session jobs has lapsed"}
+			if err := c.apply(what, rd); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Control) plan(rd *round) (time.Time, error) {
+	d := sched.Plan(time.Now(), c.cfg.Cluster.View(), c.cfg.Policy)
+	c.waiting.Store(&d.Waiting)
+	if len(d.Place) > 0 {
+		placed := state.Placed{Place: d.Place}
+		_, _ = rand.Read(placed.Random[:]) // never fails, see crypto/rand
+		if err := c.apply(placed, rd); err != nil {
+			return time.Time{}, fmt.Errorf("the state refuses what was planned on it: %w", err)
+		}
+	}
+	return d.WakeAt, nil
+}
+
+func (c *Control) tell(rd *round) {
+	names := make([]string, 0, len(rd.touched))
+	for n := range rd.touched {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		c.cfg.Fleet.Want(n, c.cfg.Cluster.Desired(n))
+	}
+}
