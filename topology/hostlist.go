@@ -92,8 +92,8 @@ func parseHostItem(s string, pos int) (hostItem, int, *syntaxError) {
 	item := hostItem{at: pos, count: 1}
 	// A plain IPv6 address has no other way to be written in the grammar below.
 	end := pos + strings.IndexAny(s[pos:]+",", ", \t")
-	if a, err := netip.ParseAddr(s[pos:end]); err == nil && a.Is6() {
-		item.parts = []hostPart{{text: a.String()}}
+	if a, ok := ipv6(s[pos:end]); ok {
+		item.parts = []hostPart{{text: a}}
 		return item, end, nil
 	}
 	nameAt, at := pos, pos // nameAt: start of the name behind user@
@@ -111,8 +111,8 @@ func parseHostItem(s string, pos int) (hostItem, int, *syntaxError) {
 				return item, pos, errAt(pos, "'[' is not closed by ']'")
 			}
 			inside := s[pos+1 : pos+close]
-			if a, err := netip.ParseAddr(inside); err == nil && a.Is6() && pos == nameAt {
-				item.parts = append(item.parts, hostPart{text: a.String()})
+			if a, ok := ipv6(inside); ok && pos == nameAt {
+				item.parts = append(item.parts, hostPart{text: a})
 				return item, pos + close + 1, nil
 			}
 			p, n, e := parseBracket(inside, pos+1)
@@ -152,6 +152,20 @@ done:
 		return item, pos, errAt(pos, "expected a host name, found the end")
 	}
 	return item, pos, nil
+}
+
+// ipv6 normalises an IPv6 address; a zone must look like an interface's name.
+func ipv6(s string) (string, bool) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is6() {
+		return "", false
+	}
+	for i := range len(a.Zone()) {
+		if !hostByte(a.Zone()[i]) {
+			return "", false
+		}
+	}
+	return a.String(), true
 }
 
 func hostByte(c byte) bool {
