@@ -45,7 +45,7 @@ func eventOf(node string, m *wire.FromShim) state.What {
 	case *wire.FromShim_Ready:
 		return state.ShimReady{ID: m.GetId(), Node: node, MeshPort: uint16(x.Ready.GetMeshPort()), Failure: reasonOf(x.Ready.GetFailure(), node)}
 	case *wire.FromShim_Plan:
-		b, err := json.Marshal(planOf(x.Plan))
+		b, err := json.Marshal(PlanOf(x.Plan))
 		if err != nil { // strings alone: it can't fail
 			return nil
 		}
@@ -140,7 +140,8 @@ type Plan struct {
 	HostfileAt  string   `json:"hostfile_path,omitempty"`
 }
 
-func planOf(p *wire.LaunchPlan) Plan {
+// PlanOf reads a launch plan off the wire.
+func PlanOf(p *wire.LaunchPlan) Plan {
 	return Plan{MPI: p.GetMpi(), MPIVersion: p.GetMpiVersion(), MPILauncher: p.GetMpiLauncher(), Linked: p.GetLinked(),
 		Via: p.GetVia(), Program: p.GetProgram(), Argv: p.GetArgv(), Env: p.GetEnv(), Unset: p.GetUnset(),
 		Hostfile: p.GetHostfile(), HostfileAt: p.GetHostfilePath()}

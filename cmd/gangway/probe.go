@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"gangway/launcher"
+	"gangway/topology"
+	"gangway/topology/probe"
+)
+
+func newProbeCommand(a *app) *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "probe",
+		Short: "Show a machine: sockets, NUMA nodes, caches, cores, memory, networks, limits",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.hosts == "" {
+				n, err := probe.Live()
+				if err != nil {
+					return err
+				}
+				return a.printNodes([]named{{node: n}})
+			}
+			return a.probeHosts(cmd.Context(), f)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.hosts, "hosts", "", "hosts to probe by ssh: a hostlist such as n[1-4,7]")
+	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
+	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
+	fl.StringVar(&f.base, "tmpdir", "", "see gangway run")
+	return c
+}
+
+type named struct {
+	name string
+	node topology.Node
+	err  error
+}
+
+// probeHosts asks every host's agent, which probes at its start. One host that
+// fails does not hide the others.
+func (a *app) probeHosts(ctx context.Context, f *runFlags) error {
+	entries, err := f.hostEntries()
+	if err != nil {
+		return err
+	}
+	p, err := f.provider(entries, func(s string) { fmt.Fprintln(a.stderr, "gangway:", s) })
+	if err != nil {
+		return poolError(err)
+	}
+	defer p.Close()
+	out := make([]named, len(entries))
+	var wg sync.WaitGroup
+	for i, n := range p.Nodes() {
+		wg.Go(func() {
+			out[i].name = n.Name
+			out[i].node, out[i].err = launcher.Probe(ctx, p, n.Name, who())
+		})
+	}
+	wg.Wait()
+	err = a.printNodes(out)
+	var errs []error
+	for _, n := range out {
+		if n.err != nil {
+			errs = append(errs, n.err)
+		}
+	}
+	if len(errs) > 0 {
+		if len(errs) == 1 {
+			return poolError(errs[0])
+		}
+		return errors.Join(errs...)
+	}
+	return err
+}
+
+func (a *app) printNodes(nodes []named) error {
+	if a.json {
+		var v []topology.Node
+		for _, n := range nodes {
+			if n.err == nil {
+				v = append(v, n.node)
+			}
+		}
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		if len(nodes) == 1 && nodes[0].name == "" {
+			return e.Encode(v[0])
+		}
+		return e.Encode(v)
+	}
+	for i, n := range nodes {
+		if n.err != nil {
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		if err := renderNode(a.stdout, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func renderNode(w io.Writer, n named) error {
+	if n.name != "" {
+		fmt.Fprintf(w, "%s:\n", n.name)
+	}
+	return topology.Render(w, n.node)
+}

@@ -1,0 +1,307 @@
+// Package launcher wires the launcher's parts together. Run is the launcher
+// inside `gangway run`: it lives as long as its one job.
+package launcher
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gangway/launcher/agents"
+	"gangway/launcher/control"
+	"gangway/launcher/job"
+	"gangway/launcher/pool"
+	"gangway/launcher/sched"
+	"gangway/launcher/state"
+	"gangway/launcher/store"
+)
+
+// Lease is how long session jobs outlive a launcher that died.
+const Lease = 10 * time.Second
+
+// RunConfig is one `gangway run`.
+type RunConfig struct {
+	Provider pool.Provider
+	Spec     job.Spec
+	Base     string // of the directories on the nodes; "": /tmp
+	Who      string // for messages on the nodes
+	Stdin    io.Reader
+	Program  string // file to copy to the nodes when the task says Bcast
+	Out      Sink
+	Log      *slog.Logger
+	// Signals are forwarded to the ranks.
+	Signals <-chan SignalRequest
+	// Explain, when set, is served while the job lives.
+	Explain func(ctx context.Context, waiting func() []sched.Waiting)
+}
+
+// SignalRequest is a signal for the ranks. Cancel ends the job as well, after
+// Grace.
+type SignalRequest struct {
+	Number int
+	Name   string
+	Cancel bool
+	Grace  time.Duration
+}
+
+// Sink takes what the user sees. Output is called by one goroutine, the other
+// methods by others at the same time.
+type Sink interface {
+	// Output writes a rank's bytes (rank -1: mpirun's or the primary
+	// command's own). It may block; the ranks then wait.
+	Output(node string, rank int, stderr bool, data []byte) error
+	Notice(node, text string, warning bool)
+	Waiting(r job.Reason)
+	Placed(rec job.AttemptRow)
+	Planned(node string, p agents.Plan)
+}
+
+// RunResult is how the job ended.
+type RunResult struct {
+	Outcome job.Outcome
+	Attempt *job.AttemptRow // the last one; nil: never placed
+	Plan    *agents.Plan
+	Ranks   map[uint32]Place // what the shims bound, by rank
+}
+
+// Place is where a rank is.
+type Place struct {
+	Rank    int      `json:"rank"`
+	Node    string   `json:"node"`
+	CPUs    string   `json:"cpus"`
+	GPUs    []string `json:"gpus"`
+	Threads int      `json:"threads"`
+}
+
+// run is the state of one Run.
+type run struct {
+	cfg     RunConfig
+	ctl     *control.Control
+	fleet   *agents.Fleet
+	notices chan state.Notice
+	failed  chan error // a node that can't be reached at all
+	traffic *traffic
+	jobUID  string
+}
+
+// Run carries the job through and returns when nothing of it is left, or ctx is
+// done. The error is gangway's; the application's end is in the result.
+func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
+	nodes := cfg.Provider.Nodes()
+	r := &run{cfg: cfg, notices: make(chan state.Notice, 1024), failed: make(chan error, len(nodes)), jobUID: randomID(4)}
+	cluster := randomID(8)
+	r.traffic = newTraffic(r)
+	r.ctl = control.New(control.Config{
+		Cluster: state.New(cluster, 1), Store: store.NewMemory(), Fleet: fleetRef{r}, Log: cfg.Log,
+		Notice:    func(n state.Notice) { r.notices <- n },
+		NodeGrace: Lease, Lease: Lease,
+	})
+	r.fleet = agents.New(agents.Config{
+		Connector: connector{cfg.Provider}, Inbox: r.ctl, Traffic: r.traffic,
+		Cluster: cluster, Epoch: 1, Who: cfg.Who, Lease: Lease, Base: cfg.Base, Log: cfg.Log,
+		Failed: r.connectFailed,
+	})
+	// The parts stop in the order in which they need each other.
+	var applier, sessions, printer sync.WaitGroup
+	appCtx, stopApplier := context.WithCancel(context.WithoutCancel(ctx))
+	sesCtx, stopSessions := context.WithCancel(context.WithoutCancel(ctx))
+	var appErr error
+	appDone := make(chan struct{})
+	applier.Go(func() { appErr = r.ctl.Run(appCtx); close(appDone) })
+	printer.Go(r.traffic.print)
+	defer func() {
+		stopSessions()
+		sessions.Wait()
+		stopApplier()
+		drain(r.notices, appDone)
+		applier.Wait()
+		r.traffic.stop()
+		printer.Wait()
+	}()
+	for _, n := range nodes {
+		if err := r.ctl.Do(ctx, state.NodeAdded{Node: n.Name}); err != nil {
+			return RunResult{}, err
+		}
+	}
+	for _, n := range nodes {
+		sessions.Go(func() { r.fleet.Keep(sesCtx, n.Name) })
+	}
+	res, err := r.follow(ctx, appDone)
+	if err != nil && appErr != nil && errors.Is(err, control.ErrStopped) {
+		err = appErr
+	}
+	// Whatever the end was: nothing of it stays on a node that answers.
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeWait)
+	defer cancel()
+	if gerr := r.fleet.Goodbye(bye); gerr != nil {
+		cfg.Out.Notice("", gerr.Error(), true)
+	}
+	return res, err
+}
+
+// goodbyeWait is how long the end of a job may take to be confirmed by the
+// nodes: a lease and its margin, after which they end it by themselves.
+const goodbyeWait = 15 * time.Second
+
+// drain keeps the applier from blocking on notices nobody reads any more.
+func drain(ch <-chan state.Notice, done <-chan struct{}) {
+	for {
+		select {
+		case <-ch:
+		case <-done:
+			return
+		}
+	}
+}
+
+func randomID(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails, see crypto/rand
+	return hex.EncodeToString(b)
+}
+
+// fleetRef breaks the circle between control and fleet.
+type fleetRef struct{ r *run }
+
+func (f fleetRef) Want(node string, parts []state.Part) { f.r.fleet.Want(node, parts) }
+
+type connector struct{ p pool.Provider }
+
+func (c connector) Connect(ctx context.Context, node string) (io.ReadWriteCloser, error) {
+	return c.p.Connect(ctx, node)
+}
+
+// connectFailed decides about a connection that could not be made: before the
+// first success it is the user's to mend, later the node may come back.
+func (r *run) connectFailed(node string, err error, everUp bool) bool {
+	if everUp {
+		return true
+	}
+	select {
+	case r.failed <- err:
+	default:
+	}
+	return false
+}
+
+// follow submits the job and sees it through.
+func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, error) {
+	if err := r.connected(ctx, appDone); err != nil {
+		return RunResult{}, err
+	}
+	if err := r.ctl.Do(ctx, state.JobSubmitted{UID: r.jobUID, Spec: r.cfg.Spec}); err != nil {
+		return RunResult{}, err
+	}
+	if r.cfg.Explain != nil {
+		ectx, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { r.cfg.Explain(ectx, r.ctl.Waiting) })
+		defer func() { cancel(); wg.Wait() }()
+	}
+	var res RunResult
+	done := ctx.Done()
+	waitNote := time.NewTicker(time.Second)
+	defer waitNote.Stop()
+	var escalate <-chan time.Time
+	var said string
+	for {
+		select {
+		case n := <-r.notices:
+			if r.notice(n, &res) {
+				res.Plan, res.Ranks = r.traffic.plan()
+				return res, nil
+			}
+		case <-waitNote.C:
+			if w := r.ctl.Waiting(); len(w) > 0 {
+				if s := w[0].Reason.String(); s != said {
+					said = s
+					r.cfg.Out.Waiting(w[0].Reason)
+				}
+			}
+		case s := <-r.cfg.Signals:
+			if !s.Cancel {
+				r.traffic.signal(s.Number)
+				break
+			}
+			if escalate != nil || !r.traffic.running() {
+				r.cancel("cancelled by "+s.Name, true)
+				break
+			}
+			r.traffic.signal(s.Number)
+			escalate = time.After(s.Grace)
+			r.traffic.interruptedBy(s.Name)
+		case <-escalate:
+			escalate = nil
+			r.cancel("cancelled by "+r.traffic.interrupter(), true)
+		case <-done:
+			done = nil
+			r.cancel("the launcher was told to stop", true)
+		case err := <-r.failed:
+			return res, err
+		case <-appDone:
+			return res, control.ErrStopped
+		}
+	}
+}
+
+// connected waits until every node has a session, so that a job is never
+// refused for a node that is just a little slower.
+func (r *run) connected(ctx context.Context, appDone <-chan struct{}) error {
+	up := map[string]bool{}
+	want := len(r.cfg.Provider.Nodes())
+	for len(up) < want {
+		select {
+		case n := <-r.notices:
+			if n.Kind == state.NodeChanged {
+				up[n.Node] = true
+			}
+		case err := <-r.failed:
+			return err
+		case s := <-r.cfg.Signals:
+			if s.Cancel {
+				return fmt.Errorf("interrupted by %s while connecting to the nodes", s.Name)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-appDone:
+			return control.ErrStopped
+		}
+	}
+	return nil
+}
+
+func (r *run) cancel(why string, now bool) {
+	r.ctl.Post(state.CancelRequested{Job: r.jobUID, Now: now,
+		Reason: job.Reason{Code: job.FailCancelled, Detail: why}})
+}
+
+// notice reports whether the job has ended.
+func (r *run) notice(n state.Notice, res *RunResult) bool {
+	switch n.Kind {
+	case state.AttemptState:
+		if n.Record != nil {
+			res.Attempt = n.Record
+			r.traffic.attempt(n.Record)
+			if n.Record.State == job.AttemptPlaced {
+				r.cfg.Out.Placed(*n.Record)
+			}
+		}
+	case state.TaskDone:
+		if n.Outcome != nil {
+			res.Outcome = *n.Outcome
+		}
+	case state.TaskAgain:
+		if n.Outcome != nil && n.Outcome.Reason != nil {
+			r.cfg.Out.Notice(n.Node, "trying again: "+n.Outcome.Reason.String(), true)
+		}
+	case state.JobEnded:
+		return n.Job == r.jobUID
+	}
+	return false
+}

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package proc
+
+import "os"
+
+// Forwarded are the signals, beside those that end a command, that a launcher
+// passes on to its ranks: none are known here.
+func Forwarded() []os.Signal { return nil }
