@@ -244,8 +244,15 @@ func setRange(words []uint64, lo, hi int) []uint64 {
 	for len(words) <= hi/64 {
 		words = append(words, 0)
 	}
-	for i := lo; i <= hi; i++ {
-		words[i/64] |= 1 << (i % 64)
+	for w := lo / 64; w <= hi/64; w++ {
+		mask := ^uint64(0)
+		if w == lo/64 {
+			mask &= ^uint64(0) << (lo % 64)
+		}
+		if w == hi/64 {
+			mask &= ^uint64(0) >> (63 - hi%64)
+		}
+		words[w] |= mask
 	}
 	return words
 }

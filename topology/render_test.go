@@ -11,28 +11,26 @@ import (
 	"gangway/topology"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func smtNode() topology.Node {
 	n := topology.Node{Hostname: "n1", OS: "linux"}
 	n.Online = topology.NewCPUSet(0, 1, 2, 3, 4, 5, 6, 7)
 	n.Allowed = topology.NewCPUSet(0, 1, 2, 4, 5, 6)
 	n.AllowedMems = topology.NewCPUSet(0, 1)
-	n.Memory = topology.Memory{Total: ptr(uint64(64 << 30)), Limit: ptr(uint64(32 << 30))}
-	n.MemlockBytes = ptr(uint64(math.MaxUint64))
+	n.Memory = topology.Memory{Total: new(uint64(64 << 30)), Limit: new(uint64(32 << 30))}
+	n.MemlockBytes = new(uint64(math.MaxUint64))
 	for p := range 2 {
 		cpus := topology.NewCPUSet(p*2, p*2+1, p*2+4, p*2+5)
 		n.Packages = append(n.Packages, topology.Package{Index: p, CPUs: cpus})
-		n.NUMA = append(n.NUMA, topology.NUMANode{Index: p, CPUs: cpus, Memory: ptr(uint64(32 << 30)),
+		n.NUMA = append(n.NUMA, topology.NUMANode{Index: p, CPUs: cpus, Memory: new(uint64(32 << 30)),
 			HugePages: []topology.HugePages{{PageBytes: 2 << 20, Total: 8, Free: 4}}})
-		n.Caches = append(n.Caches, topology.Cache{Level: 3, Unified: true, Size: ptr(uint64(32 << 20)), CPUs: cpus})
+		n.Caches = append(n.Caches, topology.Cache{Level: 3, Unified: true, Size: new(uint64(32 << 20)), CPUs: cpus})
 		for c := range 2 {
 			pus := topology.NewCPUSet(p*2+c, p*2+c+4)
 			n.Cores = append(n.Cores, topology.Core{Index: c, Package: p, NUMA: p, PUs: pus})
-			n.Caches = append(n.Caches, topology.Cache{Level: 1, Size: ptr(uint64(32 << 10)), CPUs: pus})
+			n.Caches = append(n.Caches, topology.Cache{Level: 1, Size: new(uint64(32 << 10)), CPUs: pus})
 		}
 	}
-	n.NUMA = append(n.NUMA, topology.NUMANode{Index: 250, Memory: ptr(uint64(16 << 30))})
+	n.NUMA = append(n.NUMA, topology.NUMANode{Index: 250, Memory: new(uint64(16 << 30))})
 	eth := iface(2, "eth0", "ethernet", 25000, "10.0.0.1/24")
 	eth.Driver, eth.MTU = "mlx5_core", 9000
 	n.Interfaces = []topology.Interface{eth, down(iface(3, "docker0", "bridge", 0))}

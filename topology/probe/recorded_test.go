@@ -69,15 +69,14 @@ func TestRecorded(t *testing.T) {
 		name                        string
 		packages, numa, cores, pus  int
 		allowed, mems               string
-		usable                      int
-		memTotal, numa0, firstCache uint64
+		usable, interfaces, drivers int
 	}{
 		{name: "16amd64-8n2c-cpusets", packages: 8, numa: 8, cores: 15, pus: 15, allowed: "0-3,5-6,12-15", mems: "1-4", usable: 10},
 		{name: "16em64t-4s2c2t-offlines", packages: 4, numa: 1, cores: 7, pus: 12, allowed: "0-1,3-4,6-12,15", mems: "0", usable: 7},
-		{name: "32amd64-4s2n4c-cgroup2", packages: 4, numa: 8, cores: 32, pus: 32, allowed: "", mems: ""},
-		{name: "32em64t-2n8c+dax+nvme+mic+dimms", packages: 2, numa: 2, cores: 16, pus: 16},
-		{name: "40intel64-2g2n4c+pcilocality", packages: 4, numa: 4, cores: 40, pus: 40},
-		{name: "nvidia-dgx-gb10", packages: 1, numa: 1, cores: 20, pus: 20},
+		{name: "32amd64-4s2n4c-cgroup2", packages: 4, numa: 8, cores: 32, pus: 32, allowed: "0-5", mems: "0-5", usable: 6},
+		{name: "32em64t-2n8c+dax+nvme+mic+dimms", packages: 2, numa: 2, cores: 16, pus: 16, allowed: "0-15", mems: "0-1", usable: 16, interfaces: 3, drivers: 3},
+		{name: "40intel64-2g2n4c+pcilocality", packages: 4, numa: 4, cores: 40, pus: 40, allowed: "0-39", mems: "0-3", usable: 40, interfaces: 5, drivers: 5},
+		{name: "nvidia-dgx-gb10", packages: 1, numa: 1, cores: 20, pus: 20, allowed: "0-19", mems: "0", usable: 20},
 		{name: "nvidiagpunumanodes", packages: 2, numa: 8, cores: 8, pus: 32, allowed: "0-15,88-103", mems: "0,8,250-255", usable: 8},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -85,14 +84,27 @@ func TestRecorded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			type counts struct {
-				Packages, NUMA, Cores, PUs int
+			drivers := 0
+			for _, i := range n.Interfaces {
+				if i.Driver != "" && !i.Virtual {
+					drivers++
+				}
 			}
-			got := counts{len(n.Packages), len(n.NUMA), len(n.Cores), n.Online.Count()}
-			if diff := cmp.Diff(counts{test.packages, test.numa, test.cores, test.pus}, got); diff != "" {
-				t.Errorf("counts (-want +got):\n%s", diff)
+			type facts struct {
+				Packages, NUMA, Cores, PUs  int
+				Allowed, Mems               string
+				Usable, Interfaces, Drivers int
 			}
-			t.Logf("allowed %s mems %s caches %d warnings %q kernel %s mem %v interfaces %d", n.Allowed, n.AllowedMems, len(n.Caches), n.Warnings, n.Kernel, n.Memory, len(n.Interfaces))
+			want := facts{test.packages, test.numa, test.cores, test.pus, test.allowed, test.mems,
+				test.usable, test.interfaces, test.drivers}
+			got := facts{len(n.Packages), len(n.NUMA), len(n.Cores), n.Online.Count(), n.Allowed.String(), n.AllowedMems.String(),
+				len(n.Usable()), len(n.Interfaces), drivers}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if len(n.Warnings) > 0 {
+				t.Errorf("warnings: %q", n.Warnings)
+			}
 			console, err := os.ReadFile(filepath.Join(recordings, test.name+".console"))
 			if err == nil {
 				compareConsole(t, n, string(console))
