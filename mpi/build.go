@@ -120,9 +120,10 @@ func buildMPICH(f Facts, l Layout) Launch {
 }
 
 // buildIntel: Intel's Hydra takes -localhost but dials back by name all the
-// same; only -iface makes it use an address. The interface need not exist on
-// the other nodes, though its name is passed on to them. -f would use each
-// host once, whatever its count: -machinefile does not.
+// same; only -iface makes it use an address. The name is passed on to the
+// other nodes, where it matters only to those that start further ones: they
+// fail if they have no such interface. So the tree, 16 wide by itself, is made
+// as wide as the gang. The primary, too, is started by the remote shell.
 func buildIntel(f Facts, l Layout) Launch {
 	out := newHostfile(f, l, "hostfile", hydraLine)
 	out.Argv = []string{f.Launcher.Path}
@@ -135,7 +136,7 @@ func buildIntel(f Facts, l Layout) Launch {
 		}
 	}
 	out.Argv = append(out.Argv, "-rmk", "user", "-machinefile", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
-	out.Env = []string{"I_MPI_HYDRA_BRANCH_COUNT=-1", "I_MPI_PIN=0"}
+	out.Env = []string{"I_MPI_HYDRA_BRANCH_COUNT=" + strconv.Itoa(len(l.Nodes)), "I_MPI_PIN=0"}
 	out.Unset = []string{"I_MPI_PIN_*"}
 	return out
 }

@@ -11,20 +11,22 @@ import (
 var scrubbed = []string{
 	// schedulers
 	"SLURM_*", "SLURMD_*", "SLURMCTLD_*", "SBATCH_*", "SALLOC_*", "SRUN_*",
-	"PBS_*", "OAR_*", "COBALT_*", "LOADL_*", "LOADLBATCH", "FLUX_*", "PALS_*", "ALPS_*", "BASIL_*",
-	"LSB_*", "LSF_*", "LS_JOBPID", "LS_SUBCWD", "JSM_*",
-	"PE", "PE_HOSTFILE", "NHOSTS", "NQUEUES", "NSLOTS", "SGE_*", "JOB_ID", "JOB_NAME", "RESTARTED",
-	"CCP_*",
+	"PBS_*", "OAR_*", "COBALT_*", "LOADL_*", "LOADLBATCH", "PALS_*", "ALPS_*", "BASIL_*",
+	"FLUX_JOB_*", "FLUX_TASK_*", "FLUX_PMI_*", "FLUX_KVS_*",
+	"LSB_*", "LS_JOBPID", "LS_SUBCWD", "JSM_*",
+	"SGE_*", "PE_HOSTFILE", // JOB_ID and their like may be the user's own
+	"CCP_*", "QSUB_NODEINF",
 	// process managers and the ranks they made
 	"PMI_*", "PMI2_*", "PMIX_*", "PRTE_*", "PRRTE_*", "OMPI_*", "ORTE_*", "OPAL_USER_PARAMS_GIVEN", "OPAL_SYS_PARAMS_GIVEN",
 	"HYDRA_*", "HYDI_*", "MPI_LOCALNRANKS", "MPI_LOCALRANKID", "MPIEXEC_*", "MPIRUN_*", "MV2_COMM_WORLD_*", "MPISPAWN_*",
 	"I_MPI_HYDRA_*", "I_MPI_PMI*", "I_MPI_PERHOST", "I_MPI_JOB_*", "I_MPI_MPIRUN", "I_MPI_INTERNAL_*", "I_MPI_PROCESS_MANAGER",
-	"PMI_RANK", "PMI_SIZE", "PMI_FD", "PMI_PORT", "PMI_ID",
 }
 
 // kept are the exceptions: tuning that a user or a site sets on purpose and
 // that says nothing about where ranks go.
 var kept = []string{
+	// Where the schedulers' own commands find their servers.
+	"SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME", "PBS_SERVER",
 	"MPIEXEC_PORT_RANGE", // the firewall's
 	"I_MPI_JOB_TIMEOUT*",
 	// Open MPI's frameworks of communication, memory and I/O.

@@ -2,6 +2,7 @@ package mpi
 
 import (
 	"fmt"
+	"path"
 	"strings"
 )
 
@@ -64,7 +65,7 @@ func Classify(libs []Library) (Linkage, bool) {
 
 func classify(lib Library) (Linkage, bool) {
 	k := Linkage{Library: lib}
-	path := strings.ToLower(lib.Path)
+	where := strings.ToLower(lib.Path)
 	switch {
 	case hasStem(lib.Soname, "libmpi.so", "40", "20", "12"):
 		k.Family = FamilyOpenMPI
@@ -75,9 +76,9 @@ func classify(lib Library) (Linkage, bool) {
 			k.Family = FamilyMPICH
 			k.Flavour = ""
 			switch {
-			case strings.Contains(path, "intel") || strings.Contains(path, "impi"):
+			case strings.Contains(where, "intel") || strings.Contains(where, "/impi"):
 				k.Flavour = Intel
-			case strings.Contains(path, "mpich"):
+			case strings.Contains(where, "mpich"):
 				k.Flavour = MPICH
 			}
 		}
@@ -148,36 +149,89 @@ func familyOf(f Flavour) Family {
 	return ""
 }
 
-// Candidates returns the names of the launchers to look for on PATH, best
-// first, for what was asked (empty: anything) and what the program links. Each
-// found one must still be asked for its version and held against want and
-// Compatible: mpiexec and mpirun are links that the last installed MPI owns.
-// The result is empty for None.
+// Candidates returns the launchers to look for, best first, for what was asked
+// (empty: anything) and what the program links: absolute paths, which may not
+// exist, beside the library that the program uses, then names to look for on
+// PATH. Each found one must still be asked for its version and held against
+// want and Compatible: mpiexec and mpirun are links that the last installed MPI
+// owns. The result is empty for None.
 func Candidates(want Flavour, link Linkage) []string {
+	if want == None {
+		return nil
+	}
 	if want == "" {
 		want = link.Flavour
 	}
+	if want == "" && link.Family == FamilyOpenMPI {
+		want = OpenMPI
+	}
+	if want == "" && link.Family == FamilyMSMPI {
+		want = MSMPI
+	}
+	names := launcherNames(want, link.Family)
+	var beside []string
+	if familyOf(want) == "" || familyOf(want) == link.Family {
+		for _, dir := range binDirs(link.Library.Path) {
+			for _, name := range names {
+				beside = append(beside, dir+"/"+name)
+			}
+		}
+	}
+	if len(beside) > 0 || link.Library.Path == "" {
+		return append(beside, names...)
+	}
+	// A library of the system's: the distribution's own names are surer than
+	// those that belong to whichever MPI was installed last.
 	switch want {
 	case MPICH:
-		return []string{"mpiexec.mpich", "mpiexec.hydra", "mpiexec", "mpirun.mpich", "mpirun"}
+		return append([]string{"mpiexec.mpich"}, names...)
+	case OpenMPI:
+		return append([]string{"mpirun.openmpi"}, names...)
+	}
+	return names
+}
+
+// launcherNames puts the common names first, so that PATH decides: that is
+// where a module or a virtual environment says what it wants.
+func launcherNames(want Flavour, family Family) []string {
+	switch want {
+	case MPICH:
+		return []string{"mpiexec.hydra", "mpiexec", "mpirun", "mpiexec.mpich", "mpirun.mpich"}
 	case Intel:
-		// mpiexec.hydra first: mpirun is a script that looks for other
-		// schedulers' variables and needs vars.sh.
+		// mpirun is a script around mpiexec.hydra that asks other schedulers'
+		// variables.
 		return []string{"mpiexec.hydra", "mpiexec", "mpirun"}
 	case OpenMPI:
-		return []string{"mpirun.openmpi", "orterun", "mpirun", "mpiexec.openmpi", "mpiexec"}
+		return []string{"mpirun", "mpiexec", "orterun", "mpirun.openmpi"}
 	case MSMPI:
 		return []string{"mpiexec.exe", "mpiexec"}
-	case None:
-		return nil
 	}
-	switch link.Family {
-	case FamilyMPICH:
-		return []string{"mpiexec.mpich", "mpiexec.hydra", "mpiexec", "mpirun.mpich", "mpirun"}
-	case FamilyOpenMPI:
-		return Candidates(OpenMPI, link)
-	case FamilyMSMPI:
-		return Candidates(MSMPI, link)
+	if family == FamilyMPICH {
+		return []string{"mpiexec.hydra", "mpiexec", "mpirun", "mpiexec.mpich"}
 	}
 	return []string{"mpiexec", "mpirun", "mpiexec.hydra", "mpiexec.mpich", "mpirun.openmpi", "orterun"}
+}
+
+// binDirs returns where the launcher of an installation may be whose library is
+// lib: PREFIX/bin for PREFIX/lib/x and PREFIX/lib/release/x. Libraries of the
+// system have their launchers on PATH.
+func binDirs(lib string) []string {
+	if !path.IsAbs(lib) {
+		return nil
+	}
+	dir := path.Dir(path.Clean(lib))
+	for _, system := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {
+		if dir == system || strings.HasPrefix(dir, system+"/") && strings.Contains(dir, "-linux-gnu") {
+			return nil
+		}
+	}
+	var dirs []string
+	for range 2 {
+		dir = path.Dir(dir)
+		if dir == "/" || dir == "/usr" {
+			break
+		}
+		dirs = append(dirs, dir+"/bin")
+	}
+	return dirs
 }

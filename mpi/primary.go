@@ -50,7 +50,7 @@ func BuildPrimary(f Facts, l Layout) (Launch, error) {
 	set("HYDRA_RMK", "user")
 	set("I_MPI_HYDRA_HOST_FILE", hydra.Path)
 	set("I_MPI_HYDRA_RMK", "user")
-	set("I_MPI_HYDRA_BRANCH_COUNT", "-1")
+	set("I_MPI_HYDRA_BRANCH_COUNT", strconv.Itoa(len(l.Nodes)))
 	set("OMPI_MCA_orte_default_hostfile", ompi.Path)
 	set("OMPI_MCA_hwloc_base_binding_policy", "none")
 	set("OMPI_MCA_rmaps_base_mapping_policy", "slot")
