@@ -159,7 +159,7 @@ func renderInterfaces(b *strings.Builder, list []Interface) {
 
 func renderLimits(b *strings.Builder, n Node) {
 	b.WriteString("Limits\n")
-	fmt.Fprintf(b, "  cpus allowed: %s (%d cores of %d)\n", n.Allowed, len(n.Usable()), len(n.Cores))
+	fmt.Fprintf(b, "  cpus allowed: %s (%d of %d cores)\n", n.Allowed, len(n.Usable()), len(n.Cores))
 	for _, l := range []struct {
 		name  string
 		bytes *uint64

@@ -63,7 +63,7 @@ Network interfaces
   eth0 10.0.0.1/24 25Gb/s (ethernet, mlx5_core, mtu 9000)
   docker0 no address down (virtual bridge)
 Limits
-  cpus allowed: 0-2,4-6 (3 cores of 4)
+  cpus allowed: 0-2,4-6 (3 of 4 cores)
   memory (cgroup): 32GB
   locked memory: unlimited
 Warnings

@@ -41,7 +41,7 @@ func TestLiveAgainstLstopo(t *testing.T) {
 	if _, err := exec.LookPath("lstopo-no-graphics"); err != nil {
 		t.Skip("lstopo-no-graphics is not installed (package hwloc)")
 	}
-	out, err := exec.Command("lstopo-no-graphics", "-v", "--of", "console").Output()
+	out, err := exec.Command("lstopo-no-graphics", "-v", "--restrict", "binding", "--of", "console").Output()
 	if err != nil {
 		t.Skipf("lstopo: %v", err)
 	}
