@@ -37,9 +37,9 @@ type forkReply struct {
 // NewForker starts the forking thread; Close ends it.
 func NewForker() *Forker {
 	f := &Forker{req: make(chan forkReq), done: make(chan struct{}), kids: map[int]bool{}}
-	f.wg.Go(func() {
-		// Never unlocked: the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
+	f.wg.Add(1)
+	go ownThread(func() {
+		defer f.wg.Done()
 		for {
 			select {
 			case r := <-f.req:
@@ -51,6 +51,25 @@ func NewForker() *Forker {
 		}
 	})
 	return f
+}
+
+// ownThread runs f on a thread that ends with f. It is the last call of its
+// goroutine. The process's main thread won't do: the runtime parks it instead of
+// ending it.
+func ownThread(f func()) {
+	runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
+	if unix.Gettid() != os.Getpid() {
+		f()
+		return
+	}
+	locked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // another thread, as ours is taken
+		close(locked)
+		f()
+	}()
+	<-locked
+	runtime.UnlockOSThread()
 }
 
 func (f *Forker) fork(c Cmd) (*Process, error) {

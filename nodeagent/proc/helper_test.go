@@ -44,12 +44,11 @@ func helper(mode string, args []string) {
 		p, err := f.Start(Cmd{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, KillWithParent: true})
 		fail(err)
 		ended := make(chan int)
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with it
+		go ownThread(func() {
 			q, err := Start(Cmd{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, KillWithParent: true})
 			fail(err)
 			go func() { _, _ = q.Wait(); close(ended) }()
-		}()
+		})
 		<-ended
 		fmt.Println(p.Pid())
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -94,6 +93,12 @@ func helper(mode string, args []string) {
 		set, err := Affinity(os.Getpid())
 		fail(err)
 		fmt.Println(set)
+	case "runaway":
+		dir, err := os.MkdirTemp("", "gangway-runaway")
+		fail(err)
+		err = runaway(dir)
+		_ = os.RemoveAll(dir)
+		fail(err)
 	case "openfds":
 		ents, err := os.ReadDir("/proc/self/fd")
 		fail(err)

@@ -351,12 +351,15 @@ func (k *killer) signal(s stat, sig unix.Signal) {
 // processes exclude and what is below them.
 func SignalTree(root, sig int, exclude ...int) error {
 	k := &killer{self: os.Getpid(), exclude: excluded(exclude)}
+	// All are found before the first may die: its children would be another's.
+	var all []int
+	k.walk(root, func(pid int) { all = append(all, pid) })
 	var errs []error
-	k.walk(root, func(pid int) {
+	for _, pid := range all {
 		if err := unix.Kill(pid, unix.Signal(sig)); err != nil && err != unix.ESRCH {
 			errs = append(errs, fmt.Errorf("signal %d to process %d: %w", sig, pid, err))
 		}
-	})
+	}
 	return errors.Join(errs...)
 }
 
