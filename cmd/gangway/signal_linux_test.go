@@ -1,0 +1,5 @@
+package main
+
+import "syscall"
+
+const usr1 = syscall.SIGUSR1
