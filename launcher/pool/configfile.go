@@ -121,7 +121,7 @@ func (r *configReader) included(value string, system bool) []string {
 		}
 		found, _ := filepath.Glob(p) // a malformed pattern matches nothing
 		for _, f := range found {
-			if fi, err := os.Stat(f); err == nil && !fi.IsDir() {
+			if fi, err := os.Stat(f); err == nil && fi.Mode().IsRegular() {
 				files = append(files, f)
 			}
 		}

@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -73,6 +74,11 @@ func parseDestination(s string) (destination, error) {
 			return bad(err.Error())
 		}
 		d.port = n
+	}
+	if strings.Contains(d.host, ":") {
+		if _, err := netip.ParseAddr(d.host); err != nil {
+			return bad("there are colons, but it is no IPv6 address")
+		}
 	}
 	if d.host == "" {
 		return bad("the host is empty")

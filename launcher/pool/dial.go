@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,9 +18,6 @@ import (
 // touch a token.
 const authTime = 30 * time.Second
 
-// maxHops is how many hosts may stand before another; more are a loop.
-const maxHops = 8
-
 // entry is a connection, or the making of one, that callers share.
 type entry struct {
 	ready  chan struct{} // closed when client and err are set
@@ -29,10 +27,7 @@ type entry struct {
 
 // client returns a living connection to a destination, made now or before. via
 // is the connection to go through; nil means what the configuration says.
-func (p *sshPool) client(ctx context.Context, d destination, via *client, key string, depth int) (*client, error) {
-	if depth > maxHops {
-		return nil, &Error{Kind: Config, Msg: fmt.Sprintf("ProxyJump of %s passes more than %d hosts: does one jump through itself?", d.host, maxHops)}
-	}
+func (p *sshPool) client(ctx context.Context, d destination, via *client, key string) (*client, error) {
 	key += "/" + d.String()
 	for {
 		p.mu.Lock()
@@ -61,7 +56,7 @@ func (p *sshPool) client(ctx context.Context, d destination, via *client, key st
 			e = &entry{ready: make(chan struct{})}
 			p.clients[key] = e
 			p.mu.Unlock()
-			c, err := p.dialChain(ctx, d, via, key, depth)
+			c, err := p.dialChain(ctx, d, via)
 			p.settle(e, c, err)
 			return e.client, e.err
 		}
@@ -102,7 +97,7 @@ func (p *sshPool) settle(e *entry, c *client, err error) {
 
 // dialChain makes the connections to the jump hosts, shared by all nodes behind
 // them, and then the one to the destination.
-func (p *sshPool) dialChain(ctx context.Context, d destination, via *client, key string, depth int) (*client, error) {
+func (p *sshPool) dialChain(ctx context.Context, d destination, via *client) (*client, error) {
 	h, err := p.config.resolve(d, p.timeout)
 	if err != nil {
 		return nil, &Error{Kind: Config, Msg: err.Error(), Fix: "correct the ssh configuration", Err: err}
@@ -112,8 +107,7 @@ func (p *sshPool) dialChain(ctx context.Context, d destination, via *client, key
 		// further one from the one before it.
 		chain := ""
 		for _, jump := range h.jumps {
-			depth++
-			next, err := p.client(ctx, jump, via, chain, depth)
+			next, err := p.client(ctx, jump, via, chain)
 			if err != nil {
 				return nil, through(jump, err)
 			}
@@ -121,6 +115,29 @@ func (p *sshPool) dialChain(ctx context.Context, d destination, via *client, key
 		}
 	}
 	return p.dial(ctx, h, via)
+}
+
+// checkJumps resolves a destination and all before it, and refuses a loop: each
+// hop would wait for the other to be connected.
+func (p *sshPool) checkJumps(d destination, behind []string) error {
+	if slices.Contains(behind, d.String()) {
+		return fmt.Errorf("ProxyJump goes in a circle: %s", strings.Join(append(behind, d.String()), " jumps through "))
+	}
+	h, err := p.config.resolve(d, p.timeout)
+	if err != nil {
+		return err
+	}
+	for i, jump := range h.jumps {
+		if i == 0 { // further ones are reached from the one before, not as configured
+			err = p.checkJumps(jump, append(slices.Clone(behind), d.String()))
+		} else {
+			_, err = p.config.resolve(jump, p.timeout)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // through says that an error is of a host on the way.

@@ -89,6 +89,10 @@ func (r *configReader) resolve(d destination, timeout time.Duration) (*hostConfi
 		}
 		seen[s.key] = true
 		word := first(splitWords(s.value))
+		switch s.key { // one path, from which the quotes are gone already
+		case "identityfile", "certificatefile", "identityagent":
+			word = s.value
+		}
 		bad := func(err error) {
 			if wrong == nil {
 				wrong = fmt.Errorf("%s: %s: %v", s.where, s.key, err)

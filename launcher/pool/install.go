@@ -17,6 +17,9 @@ import (
 // that loads modules take seconds.
 const scriptTime = 30 * time.Second
 
+// cleanTime bounds the tidying up after a failure.
+const cleanTime = 2 * time.Second
+
 // bridge runs the program on a node, bringing it there first when it is missing
 // or differs, and returns the stream to it.
 func (p *sshPool) bridge(ctx context.Context, node string, c *client) (*stream, error) {
@@ -43,6 +46,18 @@ type installer struct {
 }
 
 func (in *installer) run(ctx context.Context) (*stream, error) {
+	s, err := in.rounds(ctx)
+	if err != nil && in.client.lost(in.node) == nil {
+		// A script that was cut off may have left a file; a caller that gave up
+		// waits this moment longer.
+		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+		defer cancel()
+		in.ask(brief, cleanScript, "", "")
+	}
+	return s, err
+}
+
+func (in *installer) rounds(ctx context.Context) (*stream, error) {
 	// Each round ends with the program running, with a directory less to try,
 	// or with another node's upload waited for.
 	for rounds := len(in.pool.nodes) + 4; rounds > 0; rounds-- {
@@ -128,10 +143,6 @@ func (in *installer) place(ctx context.Context, temp string) (*stream, error) {
 	}
 	outcome = sent
 	if ctx.Err() != nil {
-		// The caller gave up; a moment is taken to leave nothing behind.
-		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		in.discard(brief, dir, temp)
 		return nil, ctx.Err()
 	}
 	if lost := in.client.lost(in.node); lost != nil {

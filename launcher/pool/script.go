@@ -58,7 +58,9 @@ done
 // prepare makes ready for an upload: a directory with room where programs may be
 // executed (shown by the later upload's own file), and in it a file.
 // Files of uploads that were cut off are removed after a day.
+// A client that left meanwhile does not hear "put": then the file goes.
 const prepareScript = `
+trap '' PIPE
 for dir in "$home" "$spare"; do
   [ -n "$dir" ] || continue
   passed "$dir" && continue
@@ -70,7 +72,7 @@ for dir in "$home" "$spare"; do
   t=$dir/.$name.$suffix.part
   if e=$( { umask 077; printf '#!/bin/sh\nexit 0\n' >"$t" && chmod 700 "$t"; } 2>&1 ); then :
   else rm -f "$t" 2>/dev/null; say skip "$dir: ${e##*: }"; continue; fi
-  if "$t" 2>/dev/null; then say put "$t"; exit 0; fi
+  if "$t" 2>/dev/null; then say put "$t" || rm -f "$t"; exit 0; fi
   rm -f "$t"; say skip "$dir: programs may not be executed there (noexec)"
 done
 say end
@@ -104,8 +106,15 @@ say free "$(avail "$dir")"
 // input holds is sent only after the answer "ready", so that sh can't have read
 // ahead.
 const receiveScript = `
+trap '' PIPE
 say ready
-if e=$( { cat >"$t"; } 2>&1 ); then say end; else say skip "${e##*: }"; fi
+if e=$( { cat >"$t"; } 2>&1 ); then say end; else say skip "${e##*: }"; fi || rm -f "$t"
+`
+
+// cleanScript removes what this attempt may have left.
+const cleanScript = `
+rm -f "$home"/.gangway-*."$suffix".part "$spare"/.gangway-*."$suffix".part
+say end
 `
 
 // script writes scripts for one connection attempt.

@@ -70,7 +70,7 @@ func SSH(cfg SSHConfig, nodes []Node) (Provider, error) {
 		}
 		seen[n.Name] = true
 		p.dests[n.Name] = d
-		if _, err := p.config.resolve(d, p.timeout); err != nil {
+		if err := p.checkJumps(d, nil); err != nil {
 			return nil, &Error{Node: n.Name, Kind: Config, Msg: err.Error(), Fix: "correct the ssh configuration", Err: err}
 		}
 	}
@@ -155,7 +155,7 @@ func (p *sshPool) Connect(ctx context.Context, node string) (Conn, error) {
 	if !ok {
 		return nil, &Error{Node: node, Kind: Config, Msg: "is not in this pool"}
 	}
-	c, err := p.client(ctx, d, nil, "", 0)
+	c, err := p.client(ctx, d, nil, "")
 	if err != nil {
 		return nil, named(node, err)
 	}

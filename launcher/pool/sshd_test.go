@@ -132,6 +132,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 PidFile none
 LogLevel VERBOSE
+MaxStartups 100
 SetEnv HOME=%s
 `, d.port, dir, s.dir, d.home)
 	sub := "Subsystem sftp internal-sftp\n"

@@ -24,7 +24,7 @@ type stream struct {
 	mu     sync.Mutex
 	status string // how the command ended, when badly
 	atEOF  bool
-	closed chan struct{} // closed when the peer has closed the channel
+	closed chan struct{} // closed when the peer has said all it will
 }
 
 // start runs a command line, which the account's login shell reads.
@@ -79,6 +79,13 @@ func (c *client) session(ctx context.Context, node, request, arg string) (*strea
 			Fix: "does sshd there allow sessions (MaxSessions, ForceCommand)?"}
 	}
 	s := &stream{node: node, client: c, channel: o.ch, out: bufio.NewReaderSize(o.ch, 32<<10), closed: make(chan struct{})}
+	quiet := make(chan struct{})
+	if !c.spawn(func() {
+		defer close(quiet)
+		io.Copy(&s.stderr, o.ch.Stderr())
+	}) {
+		close(quiet)
+	}
 	if !c.spawn(func() {
 		defer close(s.closed)
 		for r := range o.reqs {
@@ -87,10 +94,10 @@ func (c *client) session(ctx context.Context, node, request, arg string) (*strea
 				r.Reply(false, nil)
 			}
 		}
+		<-quiet
 	}) {
 		close(s.closed)
 	}
-	c.spawn(func() { io.Copy(&s.stderr, o.ch.Stderr()) })
 	return s, nil
 }
 
