@@ -1,0 +1,360 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
+)
+
+// rank is one of this node's ranks.
+type rank struct {
+	n     uint32 // in the gang
+	tail  *tail  // of its stderr
+	pumps []*pump
+
+	conn       net.Conn      // of its wrapper
+	p          *proc.Process // started by this shim, without a wrapper
+	pid        int           // of the program; 0: not started
+	registered bool
+	ended      bool
+	termed     bool // it was sent a signal that ends, by gangway
+	exit       gangExit
+}
+
+// hangUp ends the conversation with the wrapper; it then kills the program.
+func (r *rank) hangUp() {
+	if r.conn != nil {
+		_ = r.conn.Close()
+	}
+}
+
+// serveRank speaks with a wrapper or a remote shell.
+func (s *shim) serveRank(c net.Conn) {
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close()
+		return
+	}
+	defer conn.Close()
+	// A process that connects and says nothing must not hold up the end.
+	gone := make(chan struct{})
+	defer close(gone)
+	go func() {
+		select {
+		case <-s.done:
+			_ = conn.Close()
+		case <-gone:
+		}
+	}()
+	kind, body, err := readMsg(conn)
+	if err != nil {
+		return
+	}
+	switch kind {
+	case kindRank:
+		if r, err := decodeRecord(body, 3, 0); err == nil {
+			s.serveWrapper(conn, r.nums)
+		}
+	case kindShell:
+		if r, err := decodeRecord(body, 0, 2); err == nil {
+			s.shellRequest(conn, r.strs[0], r.strs[1])
+		}
+	}
+}
+
+// serveWrapper admits a rank and listens to its wrapper until the end.
+func (s *shim) serveWrapper(conn *net.UnixConn, hello []int64) {
+	type answer struct {
+		r     *rank
+		msg   []byte
+		files []*os.File
+	}
+	got := make(chan answer, 1)
+	if !s.post(func() {
+		r, msg, files := s.register(conn, hello[0], hello[1])
+		got <- answer{r, msg, files}
+	}) {
+		return
+	}
+	var a answer
+	select {
+	case a = <-got:
+	case <-s.done:
+		return
+	}
+	err := proc.SendFiles(conn, a.msg, a.files...)
+	for _, f := range a.files {
+		_ = f.Close()
+	}
+	r := a.r
+	if r == nil {
+		return
+	}
+	for err == nil {
+		var kind byte
+		var body []byte
+		if kind, body, err = readMsg(conn); err != nil {
+			break
+		}
+		err = s.heard(r, kind, body)
+	}
+	s.post(func() {
+		// A wrapper that ends without a word was killed, and its program with it.
+		s.rankEnded(r, gangExit{code: 0, signal: int32(syscall.SIGKILL)})
+	})
+}
+
+// heard takes a message of a wrapper.
+func (s *shim) heard(r *rank, kind byte, body []byte) error {
+	switch kind {
+	case kindStarted:
+		m, err := decodeRecord(body, 1, 0)
+		if err != nil {
+			return err
+		}
+		s.post(func() { s.rankStarted(r, int(m.nums[0])) })
+	case kindFailed:
+		m, err := decodeRecord(body, 1, 1)
+		if err != nil {
+			return err
+		}
+		s.post(func() { s.rankFailed(r, int32(m.nums[0]), m.strs[0]) })
+	case kindExited:
+		m, err := decodeRecord(body, 5, 0)
+		if err != nil {
+			return err
+		}
+		e := gangExit{code: int32(m.nums[0]), signal: int32(m.nums[1]), rss: uint64(m.nums[2]),
+			user: uint64(m.nums[3]), system: uint64(m.nums[4])}
+		s.post(func() { s.rankEnded(r, e) })
+	default:
+		return fmt.Errorf("a wrapper said %q", kind)
+	}
+	return nil
+}
+
+// register admits the wrapper of a rank: the answer, and the rank's streams to
+// go with it.
+func (s *shim) register(conn net.Conn, n, size int64) (*rank, []byte, []*os.File) {
+	no := func(code int, format string, args ...any) (*rank, []byte, []*os.File) {
+		body := record{nums: []int64{int64(code)}, strs: []string{fmt.Sprintf(format, args...)}}.encode()
+		return nil, frameOf(kindRefused, body), nil
+	}
+	if s.phase != wire.Phase_PHASE_RUNNING || s.ending || s.a.GetLaunch() != wire.LaunchMode_LAUNCH_RANKS {
+		return no(exitGangway, "the job on %s is not waiting for ranks", s.nodeName())
+	}
+	i := n - int64(s.a.GetFirstRank())
+	switch {
+	case size != int64(s.a.GetTotalRanks()):
+		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
+			fmt.Sprintf("mpirun started a gang of %d ranks, the plan has %d", size, s.a.GetTotalRanks()), "")
+		s.end(f, false)
+		return no(exitGangway, "%s", f.GetMessage())
+	case i < 0 || i >= int64(len(s.ranks)):
+		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
+			fmt.Sprintf("mpirun started rank %d on %s, the plan has it on %s", n, s.nodeName(), s.placeOf(n)), "")
+		s.end(f, false)
+		return no(exitGangway, "%s", f.GetMessage())
+	case s.ranks[i].registered:
+		return no(exitGangway, "rank %d is there already", n)
+	}
+	r := s.ranks[i]
+	files, err := s.streams(r)
+	if err != nil {
+		return no(exitGangway, "rank %d: %v", n, err)
+	}
+	r.conn = conn
+	s.rankRegistered(r)
+	place := s.prep.places[i]
+	strs := append([]string{s.prep.program, s.prep.workdir, place.CPUs.String()}, s.rankVars(r)...)
+	return r, frameOf(kindPlace, record{strs: strs}.encode()), files[:]
+}
+
+// placeOf names the node that the plan gives to a rank.
+func (s *shim) placeOf(n int64) string {
+	for _, p := range s.peers {
+		if first := int64(p.GetFirstRank()); n >= first && n < first+int64(p.GetRanks()) {
+			return p.GetName()
+		}
+	}
+	return "no node"
+}
+
+// rankVars is a rank's environment.
+func (s *shim) rankVars(r *rank) []string {
+	i := int(r.n - s.a.GetFirstRank())
+	vars := []string{
+		"GANGWAY_RANK=" + strconv.Itoa(int(r.n)),
+		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(i),
+		"GANGWAY_LOCAL_NRANKS=" + strconv.Itoa(len(s.ranks)),
+	}
+	if getEnv(s.prep.env, "OMP_NUM_THREADS") == "" {
+		vars = append(vars, "OMP_NUM_THREADS="+strconv.Itoa(s.prep.places[i].Threads))
+	}
+	return mergeEnv(s.taskEnv(), vars)
+}
+
+// streams makes a rank's pipes and starts reading them. The files are the
+// rank's stdin, stdout and stderr; the caller closes them.
+func (s *shim) streams(r *rank) (files [3]*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				if f != nil {
+					_ = f.Close()
+				}
+			}
+		}
+	}()
+	if s.a.GetStdin() && r.n == 0 {
+		rd, wr, err := proc.Pipe(0)
+		if err != nil {
+			return files, err
+		}
+		files[0] = rd
+		s.feed(true, wr)
+	} else if files[0], err = os.OpenFile(os.DevNull, os.O_RDONLY, 0); err != nil {
+		return files, err
+	}
+	for i, stream := range []wire.Stream{wire.Stream_STREAM_STDOUT, wire.Stream_STREAM_STDERR} {
+		rd, wr, err := proc.Pipe(pipeSize)
+		if err != nil {
+			return files, err
+		}
+		files[i+1] = wr
+		var t *tail
+		if stream == wire.Stream_STREAM_STDERR {
+			t = r.tail
+		}
+		r.pumps = append(r.pumps, startPump(&s.wg, s.box, rd, int32(r.n), stream, t))
+	}
+	return files, nil
+}
+
+// pipeSize lets a rank write on while its output is being sent.
+const pipeSize = 256 << 10
+
+// startRanks starts this node's ranks without an MPI.
+func (s *shim) startRanks() {
+	for i, r := range s.ranks {
+		if s.ending {
+			return
+		}
+		files, err := s.streams(r)
+		if err != nil {
+			s.rankFailed(r, exitGangway, err.Error())
+			return
+		}
+		c := s.command(s.prep.program, s.a.GetCommand(), s.rankVars(r))
+		c.NewSession, c.NewGroup = false, true
+		c.CPUs = s.prep.places[i].CPUs
+		c.Stdin, c.Stdout, c.Stderr = files[0], files[1], files[2]
+		p, err := s.forker.Start(c)
+		for _, f := range files {
+			_ = f.Close()
+		}
+		if err != nil {
+			s.rankFailed(r, int32(startCode(err)), err.Error())
+			return
+		}
+		r.p = p
+		s.rankRegistered(r)
+		s.rankStarted(r, p.Pid())
+		s.wg.Go(func() {
+			st, err := p.Wait()
+			if err != nil {
+				st = proc.Status{ExitCode: exitGangway}
+			}
+			s.post(func() {
+				s.rankEnded(r, gangExit{code: int32(st.ExitCode), signal: int32(st.Signal), rss: st.MaxRSS,
+					user: uint64(st.User.Microseconds()), system: uint64(st.System.Microseconds())})
+			})
+		})
+	}
+}
+
+func (s *shim) rankRegistered(r *rank) {
+	r.registered = true
+	for _, r := range s.ranks {
+		if !r.registered {
+			return
+		}
+	}
+	s.tellPrimary(msgRegistered, nil)
+}
+
+func (s *shim) rankStarted(r *rank, pid int) {
+	r.pid = pid
+	s.saidStarted(r.n, pid)
+	if s.killing {
+		s.kill(r, int(syscall.SIGKILL)) // it came too late
+	}
+}
+
+// rankFailed ends a rank whose program did not start.
+func (s *shim) rankFailed(r *rank, code int32, why string) {
+	s.rankEnded(r, gangExit{code: code, why: fmt.Sprintf("rank %d on %s: %s", r.n, s.nodeName(), why)})
+}
+
+// rankEnded notes a rank's end; only the first report counts.
+func (s *shim) rankEnded(r *rank, e gangExit) {
+	if r.ended {
+		return
+	}
+	r.ended = true
+	e.rank, e.node = r.n, s.a.GetNodeIndex()
+	e.byUs = (s.killing || r.termed) && (e.signal != 0 || e.code != 0)
+	e.at = time.Now()
+	if e.signal == int32(syscall.SIGKILL) && s.memory != nil {
+		if oom, err := s.memory.OOMKilled(); err == nil && oom {
+			e.oom = true
+		}
+	}
+	r.exit = e
+	if e.ok() {
+		r.hangUp() // a failed rank's wrapper goes with the sweep, see RankMain
+	}
+	s.tellPrimary(msgExit, e.encode())
+	s.checkLocal()
+}
+
+// signalRanks passes a signal of the user's on to the programs.
+func (s *shim) signalRanks(n int) {
+	if s.main != nil && s.via == viaPrimary && !s.main.ended {
+		s.signalTree(s.main.p.Pid(), n)
+	}
+	for _, r := range s.ranks {
+		s.kill(r, n)
+	}
+}
+
+// kill sends a signal to a rank's program. Those by which people end programs
+// go to its children too, as from a terminal: a rank may be a script.
+func (s *shim) kill(r *rank, n int) {
+	if r.pid > 0 && !r.ended {
+		s.signalTree(r.pid, n)
+	}
+}
+
+func (s *shim) signalTree(pid, n int) {
+	p, err := os.FindProcess(pid)
+	if err == nil {
+		err = p.Signal(syscall.Signal(n))
+		_ = p.Release()
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.notice(true, "signal %d to process %d: %v", n, pid, err)
+		return
+	}
+	switch syscall.Signal(n) {
+	case syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT:
+		_ = proc.SignalTree(pid, n)
+	}
+}
