@@ -91,7 +91,6 @@ var versionLines = []struct {
 }{
 	{Intel, regexp.MustCompile(`Intel\(R\) MPI Library[^\n]*?,? Version (\d[\w.]*)`)},
 	{OpenMPI, regexp.MustCompile(`\((?:Open MPI|OpenRTE|PRRTE)\) (\d[\w.]*)`)},
-	{OpenMPI, regexp.MustCompile(`(?m)^(?:mpirun|mpiexec|orterun|prterun)\S*(?: \([^()\n]*\))? v?(\d+\.\d+[\w.]*)`)},
 	{MSMPI, regexp.MustCompile(`Microsoft MPI (?:Startup Program|Launcher)[^\n]*?Version (\d[\w.]*)`)},
 	{MPICH, regexp.MustCompile(`HYDRA build details:\s*\n\s*Version:\s*(\d[\w.]*)`)},
 }
