@@ -78,7 +78,7 @@ func (r Reason) String() string {
 	case r.Detail != "":
 		b.WriteString(r.Detail)
 	case r.Want > 0 || r.Have > 0:
-		fmt.Fprintf(&b, "needs %s, %s free", amount(r.Code, r.Want), amount(r.Code, r.Have))
+		fmt.Fprintf(&b, "needs %s, %s free", Amount(r.Code, r.Want), Amount(r.Code, r.Have))
 	default:
 		b.WriteString(string(r.Code))
 	}
@@ -93,7 +93,7 @@ func (r Reason) String() string {
 		}
 		b.WriteString(sep + n.Node)
 		if n.Want > 0 {
-			fmt.Fprintf(&b, " has %s of %s", amount(r.Code, n.Have), amount(r.Code, n.Want))
+			fmt.Fprintf(&b, " has %s of %s", Amount(r.Code, n.Have), Amount(r.Code, n.Want))
 		}
 		if n.Detail != "" {
 			b.WriteString(" " + n.Detail)
@@ -105,8 +105,8 @@ func (r Reason) String() string {
 	return b.String()
 }
 
-// amount writes n in the unit of the code.
-func amount(c Code, n uint64) string {
+// Amount writes n in the unit of the code.
+func Amount(c Code, n uint64) string {
 	unit := ""
 	switch c {
 	case WaitMemory, FailMemory:

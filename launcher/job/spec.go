@@ -97,10 +97,12 @@ type TaskSpec struct {
 	Kind  Kind   `json:"kind"`
 	Range Range  `json:"range"` // [0, 1) unless an array of single tasks; Lo is 0 or 1
 
-	Nodes        int         `json:"nodes,omitempty"`          // of a gang; 0: as many as it takes
-	Ranks        int         `json:"ranks,omitempty"`          // of a gang; 0: Nodes × RanksPerNode, or PerNode's sum
-	RanksPerNode int         `json:"ranks_per_node,omitempty"` // 0: as they fit
-	PerNode      []NodeRanks `json:"per_node,omitempty"`       // uneven, by name, in rank order; excludes RanksPerNode
+	Nodes int `json:"nodes,omitempty"` // of a gang; 0: as many as it takes
+	Ranks int `json:"ranks,omitempty"` // of a gang; 0: Nodes × RanksPerNode, or PerNode's sum
+	// RanksPerNode is exact; without Nodes, the last node may have fewer. 0: as
+	// they fit.
+	RanksPerNode int         `json:"ranks_per_node,omitempty"`
+	PerNode      []NodeRanks `json:"per_node,omitempty"` // uneven, by name, in rank order; excludes RanksPerNode
 
 	CoresPerRank  int    `json:"cores_per_rank,omitempty"` // whole cores; 0: 1
 	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`
@@ -159,12 +161,12 @@ func (t TaskSpec) Resolve() TaskSpec {
 				t.Ranks += min(max(p.Ranks, 0), MaxRanks+1)
 			}
 		}
-	} else if t.RanksPerNode > 0 && t.RanksPerNode <= MaxRanks {
+	} else if p := t.RanksPerNode; p > 0 && p <= MaxRanks {
 		switch {
 		case t.Ranks == 0 && t.Nodes > 0 && t.Nodes <= MaxRanks:
-			t.Ranks = t.Nodes * t.RanksPerNode
-		case t.Nodes == 0 && t.Ranks > 0:
-			t.Nodes = (t.Ranks + t.RanksPerNode - 1) / t.RanksPerNode
+			t.Ranks = t.Nodes * p
+		case t.Nodes == 0 && t.Ranks > 0 && t.Ranks%p == 0: // else the last node has fewer
+			t.Nodes = t.Ranks / p
 		}
 	}
 	t.CoresPerRank = max1(t.CoresPerRank)

@@ -1,15 +1,199 @@
 package sched
 
 import (
+	"slices"
 	"time"
 
 	"gangway/launcher/job"
 )
 
 // Plan decides what starts now. It does not change v.
-func Plan(now time.Time, v View, _ Policy) Decision { return Decision{} }
+//
+// A task that waits keeps those behind it off every node that it could use, so
+// nothing delays it. Only nodes that could not serve it, up or not, go to
+// others. A task that could not start though all work ended, because too few
+// nodes are up, blocks nothing.
+func Plan(now time.Time, v View, _ Policy) Decision {
+	p := planner{now: now, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
+	for i := range v.Pending {
+		p.pending(&v.Pending[i])
+	}
+	return p.out
+}
 
-// Impossible returns why the task can't run on the nodes even when they are
-// idle, with the largest shape that could; nil if it can, or if a node is not
-// known well enough to tell.
-func Impossible(t job.TaskSpec, nodes []*Node) *job.Reason { return nil }
+type planner struct {
+	now     time.Time
+	nodes   []*Node
+	slots   []*slots // made when first looked at
+	head    *Pending // the first that waits, once it blocks something
+	allHeld bool     // every node is blocked
+	out     Decision
+}
+
+func (p *planner) pending(w *Pending) {
+	if p.allHeld {
+		p.wait(w, w.Try.Range, p.behind())
+		return
+	}
+	if w.Try.NotBefore.After(p.now) {
+		if p.out.WakeAt.IsZero() || w.Try.NotBefore.Before(p.out.WakeAt) {
+			p.out.WakeAt = w.Try.NotBefore
+		}
+		p.wait(w, w.Try.Range, job.Reason{Code: job.WaitBackoff,
+			Detail: "tries again shortly: another launcher was faster to take its cores"})
+		p.block(w)
+		return
+	}
+	avoid := p.avoid(w)
+	rest := w.Try
+	if w.Spec.Kind == job.Gang {
+		if shares := fit(w.Spec, p.name, p.current(w.Spec, everything, avoid)); shares != nil {
+			p.gang(w, shares)
+			return
+		}
+	} else if rest.Range = p.singles(w, avoid); rest.Len() == 0 {
+		return
+	}
+	p.wait(w, rest.Range, p.explain(w))
+	p.block(w)
+}
+
+// gang places a whole gang.
+func (p *planner) gang(w *Pending, shares []share) {
+	pl := Placement{Task: w.Task, Try: w.Try, Parts: make([]Part, 0, len(shares))}
+	rank := 0
+	for _, s := range shares {
+		part := p.at(s.node).take(w.Spec, s.ranks)
+		part.FirstRank = rank
+		rank += s.ranks
+		pl.Parts = append(pl.Parts, part)
+	}
+	p.out.Place = append(p.out.Place, pl)
+}
+
+// singles cuts a range over the nodes and returns what is left of it.
+func (p *planner) singles(w *Pending, avoid []string) job.Range {
+	rest := w.Try.Range
+	for i, c := range p.current(w.Spec, everything, avoid) {
+		if len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
+			continue
+		}
+		n := min(uint64(max(c.most, 0)), rest.Len())
+		if n == 0 {
+			continue
+		}
+		part := p.at(i).take(w.Spec, int(n))
+		part.Ranks = 1
+		try := w.Try
+		try.Range = job.Range{Lo: rest.Lo, Hi: rest.Lo + n}
+		p.out.Place = append(p.out.Place, Placement{Task: w.Task, Try: try, Parts: []Part{part}})
+		if rest.Lo += n; rest.Len() == 0 {
+			break
+		}
+	}
+	return rest
+}
+
+func (p *planner) name(i int) string { return p.nodes[i].Name }
+
+func (p *planner) at(i int) *slots {
+	if p.slots[i] == nil {
+		p.slots[i] = left(p.nodes[i], everyHold)
+	}
+	return p.slots[i]
+}
+
+// current is what the nodes can take of t at this moment.
+func (p *planner) current(t *job.TaskSpec, count resource, avoid []string) []capacity {
+	return capacities(len(p.nodes), func(i int) *slots {
+		n := p.nodes[i]
+		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(avoid, n.Name) {
+			return nil
+		}
+		if s := p.at(i); !s.blocked {
+			return s
+		}
+		return nil
+	}, t, count)
+}
+
+// capacities asks n nodes how much of t they take; those without slots nothing.
+func capacities(n int, at func(int) *slots, t *job.TaskSpec, count resource) []capacity {
+	total := max(t.Ranks, 1)
+	if t.Kind == job.Single {
+		total = job.MaxArray
+	}
+	caps := make([]capacity, n)
+	for i := range caps {
+		caps[i] = capacity{-1, -1}
+		if s := at(i); s != nil {
+			caps[i] = capacity{min(s.plain(t, count), total), min(s.most(t, count), total)}
+		}
+	}
+	return caps
+}
+
+// avoid returns the nodes to leave out: those that failed the task before, if
+// it could ever run without them.
+func (p *planner) avoid(w *Pending) []string {
+	if len(w.Try.Avoid) == 0 {
+		return nil
+	}
+	caps := capacities(len(p.nodes), func(i int) *slots {
+		n := p.nodes[i]
+		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(w.Try.Avoid, n.Name) {
+			return nil
+		}
+		return left(n, noHold)
+	}, w.Spec, everything)
+	if fit(w.Spec, p.name, caps) == nil {
+		return nil
+	}
+	return w.Try.Avoid
+}
+
+// block keeps those behind w off the nodes that w may use.
+func (p *planner) block(w *Pending) {
+	caps := capacities(len(p.nodes), func(i int) *slots {
+		n := p.nodes[i]
+		if n.State == NodeLost || n.Draining {
+			return nil
+		}
+		return left(n, noHold)
+	}, w.Spec, everything)
+	unknown := func(i int) bool {
+		n := p.nodes[i]
+		return n.State != NodeLost && !n.Draining && !n.Known
+	}
+	for i := range caps {
+		if unknown(i) { // it may turn out to have anything
+			caps[i] = capacity{max(w.Spec.Ranks, 1), max(w.Spec.Ranks, 1)}
+		}
+	}
+	if fit(w.Spec, p.name, caps) == nil {
+		return
+	}
+	if p.head == nil {
+		p.head = w
+	}
+	p.allHeld = true
+	need := smallest(w.Spec)
+	for i, c := range caps {
+		use := c.most >= need
+		if len(w.Spec.PerNode) > 0 {
+			use = slices.ContainsFunc(w.Spec.PerNode, func(r job.NodeRanks) bool { return r.Node == p.nodes[i].Name })
+		}
+		if use {
+			p.at(i).blocked = true
+		}
+		p.allHeld = p.allHeld && p.at(i).blocked
+	}
+}
+
+func (p *planner) wait(w *Pending, r job.Range, why job.Reason) {
+	p.out.Waiting = append(p.out.Waiting, Waiting{Task: w.Task, Range: r, Reason: why})
+}
+
+func (p *planner) behind() job.Reason {
+	return job.Reason{Code: job.WaitQueue, Detail: "waits behind " + p.head.Name + ", which is next for these nodes"}
+}

@@ -1,0 +1,218 @@
+package job
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Problem is one thing wrong with a Spec.
+type Problem struct {
+	Field string // as in "tasks[0].ranks"
+	Text  string // what it is and what is allowed
+}
+
+// Problems is all that is wrong with a Spec, in the order of its fields.
+type Problems []Problem
+
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, x := range p {
+		lines[i] = x.Field + ": " + x.Text
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxDuration bounds times: ten years, far from overflow in any unit.
+const maxDuration = 10 * 365 * 24 * time.Hour
+
+// Validate checks a job in itself, without nodes, and returns nil or Problems.
+// Tasks are checked as Resolve completes them.
+func Validate(s Spec) error {
+	var c checker
+	c.id("id", s.ID)
+	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
+		c.bad("priority", "%d is out of range: allowed is -%d to %d", s.Priority, MaxPriority, MaxPriority)
+	}
+	if len(s.Tasks) == 0 {
+		c.bad("tasks", "a job needs at least one task")
+	}
+	seen := map[string]int{}
+	for i, t := range s.Tasks {
+		c.prefix = fmt.Sprintf("tasks[%d].", i)
+		c.task(t.Resolve())
+		if first, ok := seen[t.ID]; ok {
+			c.bad("id", "%q is also the id of tasks[%d]: ids are unique within a job", t.ID, first)
+		} else {
+			seen[t.ID] = i
+		}
+	}
+	if len(c.problems) == 0 {
+		return nil
+	}
+	return c.problems
+}
+
+type checker struct {
+	prefix   string
+	problems Problems
+}
+
+func (c *checker) bad(field, format string, args ...any) {
+	c.problems = append(c.problems, Problem{c.prefix + field, fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) id(field, id string) {
+	ok := len(id) >= 1 && len(id) <= MaxID
+	for i := 0; ok && i < len(id); i++ {
+		b := id[i]
+		ok = b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '_' || b == '-'
+	}
+	if !ok {
+		c.bad(field, "%q is not an id: allowed are 1 to %d characters of A-Z a-z 0-9 _ -", id, MaxID)
+	}
+}
+
+func (c *checker) oneOf(field, v string, allowed ...string) {
+	if !slices.Contains(allowed, v) {
+		c.bad(field, "%q is unknown: allowed are %s", v, strings.Join(allowed, ", "))
+	}
+}
+
+func (c *checker) number(field string, v, lo, hi int) bool {
+	if v < lo || v > hi {
+		c.bad(field, "%d is out of range: allowed is %d to %d", v, lo, hi)
+		return false
+	}
+	return true
+}
+
+func (c *checker) duration(field string, d time.Duration) {
+	if d < 0 || d > maxDuration {
+		c.bad(field, "%s is out of range: allowed is 0 (none) to %s", d, maxDuration)
+	}
+}
+
+func (c *checker) task(t TaskSpec) {
+	c.id("id", t.ID)
+	c.oneOf("kind", string(t.Kind), string(Single), string(Gang))
+	c.elements(t)
+	c.shape(t)
+	c.number("cores-per-rank", t.CoresPerRank, 1, 1<<16)
+	c.number("gpus-per-rank", t.GPUsPerRank, 0, 1<<10)
+	if t.MemPerRank > 1<<50 {
+		c.bad("mem-per-rank", "%s is out of range: allowed is 0 (not counted) to 1 PiB", Bytes(t.MemPerRank))
+	}
+	c.oneOf("mpi", t.MPI, "auto", "mpich", "intel", "openmpi", "msmpi", "none")
+	c.oneOf("launch", string(t.Launch), string(LaunchRanks), string(LaunchPrimary))
+	c.oneOf("via", t.Via, "auto", "mpirun", "pmi")
+	c.oneOf("bind", t.Bind, "auto", "core", "numa", "socket", "gpu", "none")
+	c.oneOf("on-node-loss", string(t.OnNodeLoss), string(NodeLossRequeue), string(NodeLossFail), string(NodeLossWait))
+	c.duration("time", t.TimeLimit)
+	c.duration("kill-grace", t.KillGrace)
+	c.duration("launch-deadline", t.LaunchDeadline)
+	if len(t.Command) == 0 || t.Command[0] == "" {
+		c.bad("command", "is empty: give the program to run")
+	}
+	for i, a := range t.Command {
+		if strings.ContainsRune(a, 0) {
+			c.bad("command", "argument %d contains a NUL byte, which no program can be given", i)
+		}
+	}
+	for _, e := range t.Env {
+		if k, _, ok := strings.Cut(e, "="); !ok || k == "" || strings.ContainsRune(e, 0) {
+			c.bad("env", "%q is not NAME=value", e)
+		}
+	}
+	if t.WorkDir != "" && strings.ContainsRune(t.WorkDir, 0) {
+		c.bad("workdir", "contains a NUL byte")
+	}
+	if t.Retries < -1 || t.Retries > 1000 {
+		c.bad("retries", "%d is out of range: allowed is 0 to 1000, or -1 for no limit", t.Retries)
+	}
+}
+
+// elements checks the array's range.
+func (c *checker) elements(t TaskSpec) {
+	switch n := t.Range.Len(); {
+	case t.Range.Lo > 1:
+		c.bad("range", "starts at %d: arrays start at 0 or 1", t.Range.Lo)
+	case n == 0:
+		c.bad("range", "is empty: an array has 1 to %d elements", MaxArray)
+	case n > MaxArray:
+		c.bad("range", "has %d elements: an array has 1 to %d", n, MaxArray)
+	case n > 1 && t.Kind == Gang:
+		c.bad("range", "has %d elements: a gang can't be an array; submit single tasks, or one gang each", n)
+	}
+}
+
+// shape checks ranks against nodes.
+func (c *checker) shape(t TaskSpec) {
+	if t.Kind == Single {
+		if t.Ranks != 1 {
+			c.bad("ranks", "%d: a single task has 1; use kind gang for more", t.Ranks)
+		}
+		if t.Nodes != 1 {
+			c.bad("nodes", "%d: a single task has 1; use kind gang for more", t.Nodes)
+		}
+		if t.RanksPerNode != 0 && t.RanksPerNode != 1 {
+			c.bad("ranks-per-node", "%d: a single task has 1; use kind gang for more", t.RanksPerNode)
+		}
+		if len(t.PerNode) > 1 {
+			c.bad("per-node", "names %d nodes: a single task has 1; use kind gang for more", len(t.PerNode))
+		}
+	}
+	if t.Kind == Gang {
+		ok := c.number("nodes", t.Nodes, 0, MaxRanks)
+		ok = c.number("ranks-per-node", t.RanksPerNode, 0, MaxRanks) && ok
+		if ok && t.Ranks == 0 && len(t.PerNode) == 0 {
+			c.bad("ranks", "0: give ranks (1 to %d), or nodes and ranks-per-node", MaxRanks)
+			return
+		}
+		ok = c.number("ranks", t.Ranks, 1, MaxRanks) && ok
+		if !ok {
+			return
+		}
+	}
+	if len(t.PerNode) > 0 {
+		c.perNode(t)
+		return
+	}
+	if t.Kind != Gang {
+		return
+	}
+	if t.Nodes > t.Ranks {
+		c.bad("nodes", "%d nodes for %d ranks: every node needs a rank; allowed is up to %d nodes", t.Nodes, t.Ranks, t.Ranks)
+	}
+	if p := t.RanksPerNode; p > 0 && t.Nodes > 0 && t.Nodes <= t.Ranks && t.Nodes*p != t.Ranks {
+		c.bad("ranks", "%d is not %d nodes × %d ranks-per-node = %d: drop one of the three or make them agree",
+			t.Ranks, t.Nodes, p, t.Nodes*p)
+	}
+}
+
+func (c *checker) perNode(t TaskSpec) {
+	sum, seen := 0, map[string]bool{}
+	for i, p := range t.PerNode {
+		field := fmt.Sprintf("per-node[%d]", i)
+		if p.Node == "" {
+			c.bad(field, "names no node")
+		} else if seen[p.Node] {
+			c.bad(field, "names %s again: give each node once, with all its ranks", p.Node)
+		}
+		seen[p.Node] = true
+		if !c.number(field, p.Ranks, 1, MaxRanks) {
+			return
+		}
+		sum += p.Ranks
+	}
+	if t.RanksPerNode != 0 && t.Kind == Gang {
+		c.bad("ranks-per-node", "%d: per-node already says how many ranks each node has; give one of them", t.RanksPerNode)
+	}
+	if sum != t.Ranks {
+		c.bad("ranks", "%d, but per-node adds up to %d: drop ranks or make them agree", t.Ranks, sum)
+	}
+	if t.Nodes != len(t.PerNode) {
+		c.bad("nodes", "%d, but per-node names %d: drop nodes or make them agree", t.Nodes, len(t.PerNode))
+	}
+}
