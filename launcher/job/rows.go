@@ -137,22 +137,25 @@ type PartRow struct {
 
 // AttemptRow is an attempt, keyed by its id.
 type AttemptRow struct {
-	ID      string          `json:"id"`
-	Task    string          `json:"task"` // uid
-	Try     Try             `json:"try"`  // what it is a try of
-	Epoch   uint64          `json:"epoch"`
-	State   AttemptState    `json:"state"`
-	Placed  time.Time       `json:"placed"`
-	Started time.Time       `json:"started,omitzero"`
-	Ended   time.Time       `json:"ended,omitzero"`
-	MeshKey []byte          `json:"mesh_key,omitempty"`
-	Parts   []PartRow       `json:"parts"`
-	End     *Reason         `json:"end,omitempty"` // told to end
-	EndNow  bool            `json:"end_now,omitempty"`
-	Settled []Range         `json:"settled,omitempty"` // elements whose outcome is in a block
-	Requeue bool            `json:"requeue,omitempty"` // what is not settled is tried again once it has ended
-	Plan    json.RawMessage `json:"plan,omitempty"`
-	Verdict *Outcome        `json:"verdict,omitempty"` // of a gang
+	ID        string          `json:"id"`
+	Task      string          `json:"task"` // uid
+	Try       Try             `json:"try"`  // what it is a try of
+	Epoch     uint64          `json:"epoch"`
+	State     AttemptState    `json:"state"`
+	Placed    time.Time       `json:"placed"`
+	Started   time.Time       `json:"started,omitzero"`
+	Ended     time.Time       `json:"ended,omitzero"`
+	MeshKey   []byte          `json:"mesh_key,omitempty"`
+	Parts     []PartRow       `json:"parts"`
+	End       *Reason         `json:"end,omitempty"` // told to end
+	EndNow    bool            `json:"end_now,omitempty"`
+	EndExit   int             `json:"end_exit,omitempty"` // exit status and signal of what made it end, if a rank did
+	EndSignal int             `json:"end_signal,omitempty"`
+	Cancel    *Reason         `json:"cancel,omitempty"`  // by whoever may: no further try
+	Settled   []Range         `json:"settled,omitempty"` // elements whose outcome is in a block
+	Requeue   bool            `json:"requeue,omitempty"` // what is not settled is tried again once it has ended
+	Plan      json.RawMessage `json:"plan,omitempty"`
+	Verdict   *Outcome        `json:"verdict,omitempty"` // of a gang
 }
 
 // AttemptID is the id of the attempt that starts at index lo: unique for ever,

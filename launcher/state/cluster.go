@@ -1,10 +1,14 @@
 package state
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"gangway/launcher/job"
 	"gangway/launcher/sched"
+	"gangway/topology"
 )
 
 // Change is what an event did.
@@ -23,7 +27,7 @@ type Notice struct {
 	Attempt string          // id
 	Node    string          // where it happened; "" if nowhere in particular
 	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
-	Record  *job.AttemptRow // AttemptState: the attempt as it is now
+	Record  *job.AttemptRow // AttemptState: the attempt as it is now; not to be changed
 }
 
 // NoticeKind says what a Notice tells.
@@ -62,34 +66,248 @@ type ImpossibleError struct {
 func (e *ImpossibleError) Error() string { return "task " + e.Task + ": " + e.Reason.String() }
 
 // Cluster is the state of a cluster. It is not safe for concurrent use.
-type Cluster struct{}
+type Cluster struct {
+	meta     job.MetaRow
+	jobs     map[string]*jobState
+	active   []*jobState // those with work left, in the order of the queue
+	tasks    map[string]*taskState
+	attempts map[string]*attempt
+	nodes    map[string]*node
+	order    []*node // the user's
+}
+
+type jobState struct {
+	row   job.JobRow
+	tasks []*taskState
+	open  int // tasks that are not completed
+	live  int // attempts that have not ended
+}
+
+type taskState struct {
+	uid     string
+	name    string // for people
+	job     *jobState
+	spec    *job.TaskSpec // resolved
+	pending tries
+	good    ranges     // succeeded
+	bad     ranges     // failed for good
+	live    []*attempt // by first index
+	last    *job.Outcome
+}
+
+func (t *taskState) completed() bool { return t.good.len()+t.bad.len() == t.spec.Range.Len() }
+
+type attempt struct {
+	job.AttemptRow
+	task *taskState
+}
+
+func (a *attempt) gang() bool { return a.task.spec.Kind == job.Gang }
+
+func (a *attempt) part(node string) (int, bool) {
+	i := slices.IndexFunc(a.Parts, func(p job.PartRow) bool { return p.Node == node })
+	return i, i >= 0
+}
+
+type node struct {
+	row  job.NodeRow
+	topo *topology.Node // nil: never seen
+	live []*attempt     // with a part here that is not gone, by id
+	view sched.Node
+}
 
 // New returns an empty cluster.
-func New(id string, epoch uint64) *Cluster { return &Cluster{} }
-
-// Load rebuilds the cluster from all rows of a store, in any order.
-func Load(rows []job.Row) (*Cluster, error) { return nil, nil }
+func New(id string, epoch uint64) *Cluster {
+	return &Cluster{
+		meta:     job.MetaRow{Cluster: id, Epoch: epoch},
+		jobs:     map[string]*jobState{},
+		tasks:    map[string]*taskState{},
+		attempts: map[string]*attempt{},
+		nodes:    map[string]*node{},
+	}
+}
 
 // Apply takes an event in. On an error nothing has changed.
-func (c *Cluster) Apply(e Event) (Change, error) { return Change{}, nil }
+func (c *Cluster) Apply(e Event) (Change, error) {
+	t := &change{c: c, at: e.At.UTC().Round(0), seq: c.meta.Seq, epoch: c.meta.Epoch}
+	if err := e.What.apply(c, t); err != nil {
+		return Change{}, err
+	}
+	return t.finish(), nil
+}
+
+// Epoch returns the epoch of the launcher that the cluster belongs to.
+func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }
 
 // View returns what the scheduler may look at until the next Apply.
-func (c *Cluster) View() sched.View { return sched.View{} }
+func (c *Cluster) View() sched.View {
+	v := sched.View{Nodes: c.views()}
+	for _, j := range c.active {
+		for _, t := range j.tasks {
+			for _, try := range t.pending {
+				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
+					Priority: j.row.Spec.Priority, Try: try})
+			}
+		}
+	}
+	return v
+}
 
-// Desired returns what shall live on the node, sorted by id.
-func (c *Cluster) Desired(node string) []Part { return nil }
+func (c *Cluster) views() []*sched.Node {
+	out := make([]*sched.Node, len(c.order))
+	for i, n := range c.order {
+		out[i] = &n.view
+	}
+	return out
+}
 
 // Attempt returns a copy of a living attempt.
-func (c *Cluster) Attempt(id string) (job.AttemptRow, bool) { return job.AttemptRow{}, false }
+func (c *Cluster) Attempt(id string) (job.AttemptRow, bool) {
+	a, ok := c.attempts[id]
+	if !ok {
+		return job.AttemptRow{}, false
+	}
+	return a.copy(), true
+}
+
+// copy keeps readers apart from later events: parts and what they append to.
+func (a *attempt) copy() job.AttemptRow {
+	row := a.AttemptRow
+	row.Parts = slices.Clone(row.Parts)
+	row.Settled = slices.Clone(row.Settled)
+	return row
+}
 
 // Task returns the status of a task.
-func (c *Cluster) Task(uid string) (TaskStatus, bool) { return TaskStatus{}, false }
+func (c *Cluster) Task(uid string) (TaskStatus, bool) {
+	t, ok := c.tasks[uid]
+	if !ok {
+		return TaskStatus{}, false
+	}
+	s := TaskStatus{UID: uid, Job: t.job.row.UID, Spec: t.spec, Last: t.last,
+		Pending: t.pending.len(), Succeeded: t.good.len(), Failed: t.bad.len()}
+	for _, a := range t.live {
+		open := a.Try.Len() - ranges(a.Settled).len()
+		if a.Started.IsZero() {
+			s.Preparing += open
+		} else {
+			s.Running += open
+		}
+		s.Attempts = append(s.Attempts, a.ID)
+	}
+	switch {
+	case t.completed():
+		s.State = job.TaskCompleted
+	case s.Running > 0:
+		s.State = job.TaskRunning
+	case s.Preparing > 0:
+		s.State = job.TaskPreparing
+	default:
+		s.State = job.TaskActive
+	}
+	return s, true
+}
 
 // Job returns the row of a job and the uids of its tasks.
-func (c *Cluster) Job(uid string) (row job.JobRow, tasks []string, ok bool) { return }
+func (c *Cluster) Job(uid string) (row job.JobRow, tasks []string, ok bool) {
+	j, ok := c.jobs[uid]
+	if !ok {
+		return row, nil, false
+	}
+	for _, t := range j.tasks {
+		tasks = append(tasks, t.uid)
+	}
+	return j.row, tasks, true
+}
 
-// Check returns the first broken invariant: a PU owned twice, a gang in parts,
-// sums that differ, a state outside the tables, a view that lies.
-func (c *Cluster) Check() error { return nil }
+// addJob puts a job and its tasks in; nothing of them has run.
+func (c *Cluster) addJob(row job.JobRow) *jobState {
+	j := &jobState{row: row, open: len(row.Spec.Tasks)}
+	for i := range row.Spec.Tasks {
+		spec := row.Spec.Tasks[i].Resolve()
+		t := &taskState{uid: job.TaskUID(row.UID, i), name: row.Spec.ID + "/" + spec.ID, job: j, spec: &spec}
+		t.pending = tries{{Range: spec.Range, Attempt: 1}}
+		j.tasks = append(j.tasks, t)
+		c.tasks[t.uid] = t
+	}
+	c.jobs[row.UID] = j
+	return j
+}
 
-var _ time.Time
+// queue puts a job with open tasks into its place in the queue.
+func (c *Cluster) queue(j *jobState) {
+	i, _ := slices.BinarySearchFunc(c.active, j, func(a, b *jobState) int {
+		return cmp.Or(cmp.Compare(b.row.Spec.Priority, a.row.Spec.Priority), cmp.Compare(a.row.Seq, b.row.Seq))
+	})
+	c.active = slices.Insert(c.active, i, j)
+}
+
+// addAttempt links an attempt to its task and nodes.
+func (c *Cluster) addAttempt(a *attempt) {
+	c.attempts[a.ID] = a
+	a.task.job.live++
+	i, _ := slices.BinarySearchFunc(a.task.live, a, func(x, y *attempt) int {
+		return cmp.Or(cmp.Compare(x.Try.Lo, y.Try.Lo), cmp.Compare(x.Try.Attempt, y.Try.Attempt))
+	})
+	a.task.live = slices.Insert(a.task.live, i, a)
+	for _, p := range a.Parts {
+		if n := c.nodes[p.Node]; n != nil && !p.Gone {
+			i, _ := slices.BinarySearchFunc(n.live, a, func(x, y *attempt) int { return cmp.Compare(x.ID, y.ID) })
+			n.live = slices.Insert(n.live, i, a)
+		}
+	}
+}
+
+// refresh makes the node's view anew.
+func (n *node) refresh() {
+	n.view = n.look()
+}
+
+// look builds what the scheduler sees of the node.
+func (n *node) look() sched.Node {
+	v := sched.Node{Name: n.row.Name, State: sched.NodeState(n.row.State), Draining: n.row.Draining,
+		Why: n.row.Why, Known: n.topo != nil, GPUs: n.row.GPUs}
+	if n.topo != nil {
+		for _, core := range n.topo.Usable() {
+			v.Cores = append(v.Cores, core.PUs)
+		}
+		v.Memory = usableMemory(n.topo.Memory)
+	}
+	for _, a := range n.live {
+		i, _ := a.part(n.row.Name)
+		p := &a.Parts[i]
+		v.Holds = append(v.Holds, sched.Hold{ID: a.ID, Who: a.task.name, CPUs: p.CPUs, Memory: p.Memory,
+			GPUs: p.GPUs, Shared: p.Shared})
+	}
+	for _, cl := range n.row.Claims {
+		v.Holds = append(v.Holds, sched.Hold{ID: cl.ID, Who: cl.Who, Foreign: true, CPUs: cl.CPUs,
+			Memory: cl.Memory, Shared: cl.Shared})
+	}
+	return v
+}
+
+// usableMemory is the machine's memory or the cgroup's limit, whichever is
+// less; 0: unknown.
+func usableMemory(m topology.Memory) uint64 {
+	switch {
+	case m.Total == nil && m.Limit == nil:
+		return 0
+	case m.Total == nil:
+		return *m.Limit
+	case m.Limit == nil:
+		return *m.Total
+	}
+	return min(*m.Total, *m.Limit)
+}
+
+func (c *Cluster) node(name string) (*node, error) {
+	if n, ok := c.nodes[name]; ok {
+		return n, nil
+	}
+	return nil, fmt.Errorf("there is no node named %q", name)
+}
+
+// refusalPause is how long an attempt waits after its n-th refusal in a row.
+func refusalPause(n uint32) time.Duration {
+	return min(250*time.Millisecond<<min(n-1, 5), 8*time.Second)
+}

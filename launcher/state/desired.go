@@ -70,5 +70,85 @@ type Difference struct {
 	Remove []string // ids no longer wanted
 }
 
-// Delta compares two results of Desired for the same node.
-func Delta(old, new []Part) Difference { return Difference{} }
+// Desired returns what shall live on the node, sorted by id. A node that has
+// nothing of a part wanted in PhaseEnd answers with ShimGone.
+func (c *Cluster) Desired(name string) []Part {
+	n, ok := c.nodes[name]
+	if !ok {
+		return nil
+	}
+	out := make([]Part, 0, len(n.live))
+	for _, a := range n.live {
+		i, _ := a.part(name)
+		out = append(out, c.desired(a, i))
+	}
+	return out
+}
+
+func (c *Cluster) desired(a *attempt, i int) Part {
+	p, task := &a.Parts[i], a.task
+	last := &a.Parts[len(a.Parts)-1]
+	d := Part{
+		ID: a.ID, Cluster: c.meta.Cluster, TaskUID: task.uid, Range: a.Try.Range, Attempt: a.Try.Attempt, Epoch: a.Epoch,
+		Node: p.Node, JobID: task.job.row.Spec.ID, Session: task.job.row.Spec.Session, Task: task.spec,
+		NodeIndex: i, NodeCount: len(a.Parts),
+		CPUs: p.CPUs, Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared,
+		FirstRank: p.FirstRank, Ranks: p.Ranks, Total: last.FirstRank + last.Ranks,
+		Address: address(p), Interface: p.Interface, MeshKey: a.MeshKey,
+	}
+	switch {
+	case a.recorded(i):
+		d.Phase = PhaseForget
+	case a.End != nil:
+		d.Phase, d.End, d.EndNow = PhaseEnd, *a.End, a.EndNow
+	case a.launched():
+		d.Phase, d.Peers = PhaseLaunch, c.peers(a)
+	default:
+		d.Phase = PhasePrepare
+	}
+	return d
+}
+
+func (c *Cluster) peers(a *attempt) []Peer {
+	out := make([]Peer, len(a.Parts))
+	for i := range a.Parts {
+		p := &a.Parts[i]
+		out[i] = Peer{Index: i, Node: p.Node, Address: address(p), Port: p.MeshPort, Interface: p.Interface,
+			FirstRank: p.FirstRank, Ranks: p.Ranks, CPUs: p.CPUs}
+		if n := c.nodes[p.Node]; n != nil && n.topo != nil {
+			out[i].Hostname = n.topo.Hostname
+		}
+	}
+	return out
+}
+
+// address is the zero Addr for a part that has none.
+func address(p *job.PartRow) netip.Addr {
+	a, _ := netip.ParseAddr(p.Address)
+	return a
+}
+
+// Delta compares two results of Desired for the same node. What is gone from
+// the node is in Remove too: removing it again does no harm.
+func Delta(old, new []Part) Difference {
+	var d Difference
+	i := 0
+	for _, p := range new {
+		for i < len(old) && old[i].ID < p.ID {
+			d.Remove = append(d.Remove, old[i].ID)
+			i++
+		}
+		if i < len(old) && old[i].ID == p.ID {
+			same := old[i].Phase == p.Phase && old[i].EndNow == p.EndNow
+			i++
+			if same {
+				continue
+			}
+		}
+		d.Set = append(d.Set, p)
+	}
+	for ; i < len(old); i++ {
+		d.Remove = append(d.Remove, old[i].ID)
+	}
+	return d
+}

@@ -1,0 +1,169 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"gangway/launcher/job"
+)
+
+// change collects what an event does while it is applied.
+type change struct {
+	c          *Cluster
+	at         time.Time
+	seq, epoch uint64 // before the event
+	rows       []job.Row
+	attempts   map[string]bool // to be written
+	nodes      map[string]bool // to be written
+	topologies map[string]bool
+	views      map[string]bool // nodes whose view is stale
+	touched    map[string]bool
+	replan     bool
+	notices    []Notice
+}
+
+func mark(set *map[string]bool, key string) {
+	if *set == nil {
+		*set = map[string]bool{}
+	}
+	(*set)[key] = true
+}
+
+// next returns a number never given out before.
+func (t *change) next() uint64 {
+	t.c.meta.Seq++
+	return t.c.meta.Seq
+}
+
+// changed notes that an attempt is to be written and its nodes to be told.
+func (t *change) changed(a *attempt) {
+	mark(&t.attempts, a.ID)
+	for _, p := range a.Parts {
+		mark(&t.touched, p.Node)
+	}
+}
+
+// nodeChanged notes that a node is to be written.
+func (t *change) nodeChanged(n *node) {
+	mark(&t.nodes, n.row.Name)
+	mark(&t.views, n.row.Name)
+	t.replan = true
+}
+
+// freed notes that the holds on a node changed.
+func (t *change) freed(name string) {
+	mark(&t.views, name)
+	mark(&t.touched, name)
+	t.replan = true
+}
+
+func (t *change) notice(n Notice) { t.notices = append(t.notices, n) }
+
+// become moves an attempt along the one table of transitions.
+func (t *change) become(a *attempt, s job.AttemptState) {
+	if a.State == s {
+		return
+	}
+	if !a.State.MayBecome(s) {
+		panic(fmt.Sprintf("state: attempt %s can't go from %s to %s", a.ID, a.State, s))
+	}
+	a.State = s
+	t.changed(a)
+	switch s {
+	case job.AttemptRunning:
+		if a.Started.IsZero() {
+			a.Started = t.at
+		}
+	case job.AttemptEnded:
+		a.Ended = t.at
+	}
+	row := a.copy()
+	t.notice(Notice{Kind: AttemptState, Job: a.task.job.row.UID, Task: a.task.uid, Attempt: a.ID, Record: &row})
+}
+
+// block stores outcomes and new tries of elements that are not pending.
+func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try) {
+	b := job.BlockRow{Seq: t.next(), Task: task.uid, Attempt: attemptID, At: t.at, Done: done, Again: again}
+	t.rows = append(t.rows, job.Encode(job.TableBlock, job.NumberKey(b.Seq), b))
+	was := task.completed()
+	task.take(b)
+	for i := range done {
+		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &done[i]})
+	}
+	for _, try := range again {
+		o := job.Outcome{Range: try.Range}
+		t.notice(Notice{Kind: TaskAgain, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &o})
+	}
+	t.replan = t.replan || len(again) > 0
+	if task.completed() && !was {
+		j := task.job
+		if j.open--; j.open == 0 {
+			t.c.active = slices.DeleteFunc(t.c.active, func(x *jobState) bool { return x == j })
+			t.notice(Notice{Kind: JobDone, Job: j.row.UID})
+			t.jobEnded(j)
+		}
+	}
+}
+
+// jobEnded says so once nothing of a completed job is left.
+func (t *change) jobEnded(j *jobState) {
+	if j.open == 0 && j.live == 0 {
+		t.notice(Notice{Kind: JobEnded, Job: j.row.UID})
+	}
+}
+
+// take counts a block in; Load does the same.
+func (t *taskState) take(b job.BlockRow) {
+	for i := range b.Done {
+		o := &b.Done[i]
+		t.pending = t.pending.remove(o.Range)
+		if o.Success {
+			t.good = t.good.add(o.Range)
+		} else {
+			t.bad = t.bad.add(o.Range)
+		}
+		t.last = o
+	}
+	for _, try := range b.Again {
+		t.pending = t.pending.remove(try.Range).put(try)
+	}
+}
+
+// finish writes what has changed and brings the views up to date.
+func (t *change) finish() Change {
+	c := t.c
+	out := Change{Rows: t.rows, Replan: t.replan, Notices: t.notices}
+	for _, id := range slices.Sorted(maps.Keys(t.attempts)) {
+		if a, ok := c.attempts[id]; ok {
+			out.Rows = append(out.Rows, job.Encode(job.TableAttempt, id, a.AttemptRow))
+		} else {
+			out.Rows = append(out.Rows, job.Row{Table: job.TableAttempt, Key: id})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.topologies)) {
+		if n, ok := c.nodes[name]; ok {
+			out.Rows = append(out.Rows, job.Encode(job.TableTopology, name, n.topo))
+		} else {
+			out.Rows = append(out.Rows, job.Row{Table: job.TableTopology, Key: name})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.nodes)) {
+		if n, ok := c.nodes[name]; ok {
+			out.Rows = append(out.Rows, job.Encode(job.TableNode, name, n.row))
+		} else {
+			out.Rows = append(out.Rows, job.Row{Table: job.TableNode, Key: name})
+		}
+	}
+	for name := range t.views {
+		if n, ok := c.nodes[name]; ok {
+			n.refresh()
+		}
+	}
+	if t.seq != c.meta.Seq || t.epoch != c.meta.Epoch || t.seq == 0 && len(out.Rows) > 0 {
+		out.Rows = append(out.Rows, job.Encode(job.TableMeta, "meta", c.meta))
+	}
+	out.Touched = slices.Sorted(maps.Keys(t.touched))
+	return out
+}

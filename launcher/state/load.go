@@ -1,0 +1,104 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"gangway/launcher/job"
+	"gangway/topology"
+)
+
+// Load rebuilds the cluster from all rows of a store, in any order. The sessions
+// of its nodes are as they were when the last row was written: apply Restarted
+// next.
+func Load(rows []job.Row) (*Cluster, error) {
+	c := New("", 0)
+	var jobs []job.JobRow
+	var blocks []job.BlockRow
+	var attempts []job.AttemptRow
+	topologies := map[string]*topology.Node{}
+	for _, r := range rows {
+		var err error
+		switch r.Table {
+		case job.TableMeta:
+			err = r.Decode(&c.meta)
+		case job.TableJob:
+			jobs, err = decode(jobs, r)
+		case job.TableBlock:
+			blocks, err = decode(blocks, r)
+		case job.TableAttempt:
+			attempts, err = decode(attempts, r)
+		case job.TableNode:
+			n := &node{}
+			err = r.Decode(&n.row)
+			c.nodes[r.Key] = n
+			c.order = append(c.order, n)
+		case job.TableTopology:
+			topo := &topology.Node{}
+			err = r.Decode(topo)
+			topologies[r.Key] = topo
+		case job.TableAutopsy: // history
+		default:
+			err = fmt.Errorf("row %s/%s is of a table that this version does not know: use the version that wrote it, or a newer one", r.Table, r.Key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if c.meta.Cluster == "" && len(rows) > 0 {
+		return nil, fmt.Errorf("the data set has rows but not the one that names its cluster; restore it from a backup")
+	}
+	slices.SortFunc(jobs, func(a, b job.JobRow) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, row := range jobs {
+		c.addJob(row)
+	}
+	slices.SortFunc(blocks, func(a, b job.BlockRow) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, b := range blocks {
+		t, ok := c.tasks[b.Task]
+		if !ok {
+			return nil, fmt.Errorf("block %d is of task %s, which is not there; restore the data set from a backup", b.Seq, b.Task)
+		}
+		t.take(b)
+	}
+	slices.SortFunc(c.order, func(a, b *node) int { return cmp.Compare(a.row.Seq, b.row.Seq) })
+	for name, n := range c.nodes {
+		n.topo = topologies[name]
+	}
+	slices.SortFunc(attempts, func(a, b job.AttemptRow) int { return cmp.Compare(a.ID, b.ID) })
+	for _, row := range attempts {
+		t, ok := c.tasks[row.Task]
+		if !ok {
+			return nil, fmt.Errorf("attempt %s is of task %s, which is not there; restore the data set from a backup", row.ID, row.Task)
+		}
+		a := &attempt{AttemptRow: row, task: t}
+		c.addAttempt(a)
+		for _, r := range ranges(a.Settled).missing(a.Try.Range) {
+			t.pending = t.pending.remove(r)
+		}
+	}
+	for _, n := range c.order {
+		n.refresh()
+	}
+	for _, row := range jobs {
+		j := c.jobs[row.UID]
+		j.open = 0
+		for _, t := range j.tasks {
+			if !t.completed() {
+				j.open++
+			}
+		}
+		if j.open > 0 {
+			c.queue(j)
+		}
+	}
+	return c, nil
+}
+
+func decode[T any](to []T, r job.Row) ([]T, error) {
+	var v T
+	if err := r.Decode(&v); err != nil {
+		return nil, err
+	}
+	return append(to, v), nil
+}

@@ -1,0 +1,196 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+
+	"gangway/launcher/job"
+	"gangway/launcher/sched"
+)
+
+func (e Restarted) apply(c *Cluster, t *change) error {
+	if e.Epoch <= c.meta.Epoch {
+		return fmt.Errorf("epoch %d is not above %d: another launcher has taken over", e.Epoch, c.meta.Epoch)
+	}
+	c.meta.Epoch = e.Epoch
+	for _, n := range c.order {
+		if sched.NodeState(n.row.State) == sched.NodeUp {
+			t.setState(n, sched.NodeConnecting, "the launcher was restarted")
+		}
+	}
+	return nil
+}
+
+func (e NodeAdded) apply(c *Cluster, t *change) error {
+	if e.Node == "" {
+		return fmt.Errorf("a node needs a name")
+	}
+	if _, ok := c.nodes[e.Node]; ok {
+		return fmt.Errorf("node %s is there already", e.Node)
+	}
+	n := &node{row: job.NodeRow{Name: e.Node, Seq: t.next(), State: string(sched.NodeConnecting), Since: t.at}}
+	c.nodes[e.Node] = n
+	c.order = append(c.order, n)
+	t.nodeChanged(n)
+	return nil
+}
+
+func (t *change) setState(n *node, s sched.NodeState, why string) {
+	t.nodeChanged(n)
+	if n.row.State != string(s) {
+		n.row.State, n.row.Since = string(s), t.at
+		t.notice(Notice{Kind: NodeChanged, Node: n.row.Name})
+	}
+	n.row.Why = why
+}
+
+func (e NodeUp) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	topo := e.Topology
+	n.topo, n.row.Agent, n.row.Boot, n.row.GPUs = &topo, e.Agent, e.Boot, slices.Clone(e.GPUs)
+	mark(&t.topologies, e.Node)
+	mark(&t.touched, e.Node)
+	// What else is on the node is not known before the inventory.
+	t.setState(n, sched.NodeConnecting, "")
+	return nil
+}
+
+func (e NodeDown) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	s := sched.NodeConnecting
+	if sched.NodeState(n.row.State) == sched.NodeLost {
+		s = sched.NodeLost
+	}
+	t.setState(n, s, e.Why)
+	return nil
+}
+
+func (e NodeLost) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	t.setState(n, sched.NodeLost, e.Why)
+	for _, a := range slices.Clone(n.live) {
+		i, _ := a.part(e.Node)
+		a.Parts[i].Cut = true
+		t.changed(a)
+		if a.task.spec.OnNodeLoss != job.NodeLossWait && !a.recorded(i) {
+			why := nodeLost(e.Node, e.Why)
+			if a.Parts[i].Failure == nil {
+				a.Parts[i].Failure = &why
+			}
+			t.end(a, why, true)
+		}
+		t.settle(a)
+	}
+	return nil
+}
+
+func nodeLost(name, why string) job.Reason {
+	detail := "node " + name + " was lost"
+	if why != "" {
+		detail += ": " + why
+	}
+	return job.Reason{Code: job.FailNodeLost, Detail: detail, Nodes: []job.NodeShort{{Node: name}}}
+}
+
+func (e NodeGone) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	for _, a := range slices.Clone(n.live) {
+		if e.SessionOnly && !a.task.job.row.Spec.Session {
+			continue
+		}
+		i, _ := a.part(e.Node)
+		t.gone(a, i, nodeLost(e.Node, e.Why))
+	}
+	return nil
+}
+
+func (e NodeDrained) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	if n.row.Draining != e.On {
+		n.row.Draining = e.On
+		t.nodeChanged(n)
+		t.notice(Notice{Kind: NodeChanged, Node: e.Node})
+	}
+	return nil
+}
+
+func (e NodeRemoved) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	for _, a := range c.attempts { // parts that are gone need the name too
+		if _, ok := a.part(e.Node); ok {
+			return fmt.Errorf("node %s still has work: drain it, or end the jobs that use it", e.Node)
+		}
+	}
+	t.nodeChanged(n)
+	if n.topo != nil {
+		mark(&t.topologies, e.Node)
+	}
+	delete(c.nodes, e.Node)
+	c.order = slices.DeleteFunc(c.order, func(x *node) bool { return x == n })
+	t.notice(Notice{Kind: NodeChanged, Node: e.Node})
+	return nil
+}
+
+func (e NodeClaims) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	n.row.Claims = slices.Clone(e.Claims)
+	t.nodeChanged(n)
+	return nil
+}
+
+func (e Inventory) apply(c *Cluster, t *change) error {
+	n, err := c.node(e.Node)
+	if err != nil {
+		return err
+	}
+	if n.topo == nil {
+		return fmt.Errorf("node %s sent an inventory before its topology", e.Node)
+	}
+	n.row.Claims = slices.Clone(e.Claims)
+	t.setState(n, sched.NodeUp, "")
+	mark(&t.touched, e.Node)
+	for _, a := range slices.Clone(n.live) {
+		i, _ := a.part(e.Node)
+		p := &a.Parts[i]
+		k := slices.IndexFunc(e.Shims, func(s Shim) bool { return s.ID == a.ID })
+		if k < 0 {
+			// Never seen and still wanted: the node has yet to be told.
+			if p.Seen || a.State == job.AttemptEnding {
+				t.gone(a, i, shimLost(e.Node, "it was not there when the node came back"))
+			} else if p.Cut {
+				p.Cut = false
+				t.changed(a)
+				t.settle(a)
+			}
+			continue
+		}
+		p.Seen, p.Cut = true, false
+		if e.Shims[k].Phase == ShimRunning {
+			p.Ready, p.Started = true, true
+		}
+		t.changed(a)
+		t.settle(a)
+	}
+	return nil
+}
