@@ -198,7 +198,7 @@ func (s *shim) blameMain() {
 	switch {
 	case s.ending || s.finished:
 		return
-	case len(s.gang.failed) > 0:
+	case len(s.gang.failed) > 0 && s.main.st.Signal == 0:
 		s.blameFirst()
 		return
 	}

@@ -242,6 +242,10 @@ func (s *shim) blameFirst() {
 		return
 	}
 	e := s.gang.failed[0]
+	if m := s.main; m != nil && m.ended && m.st.Signal != 0 {
+		s.blameMain() // its proxies killed the ranks when it was gone
+		return
+	}
 	// MPI_Abort: Hydra kills all ranks, the one that called it too, and takes
 	// its code for its own.
 	if m := s.main; m != nil && m.ended && s.via == viaMPIRun && m.st.Signal == 0 && e.signal == int32(syscall.SIGKILL) {
