@@ -1,0 +1,176 @@
+// Package storetest is the behaviour that every engine of launcher/store must
+// show.
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gangway/launcher/job"
+	"gangway/launcher/store"
+)
+
+// Run tests an engine. open returns an empty store each time it is called; a
+// durable engine also returns reopen, which opens the same data again after a
+// Close, others nil.
+func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store.Store)) {
+	row := func(table job.Table, key, value string) job.Row {
+		return job.Row{Table: table, Key: key, Value: []byte(value)}
+	}
+	gone := func(table job.Table, key string) job.Row { return job.Row{Table: table, Key: key} }
+	commit := func(t *testing.T, s store.Store, rows ...job.Row) {
+		t.Helper()
+		if err := s.Commit(rows); err != nil {
+			t.Fatalf("Commit: %v", err)
+		}
+	}
+	want := func(t *testing.T, s store.Store, rows ...job.Row) {
+		t.Helper()
+		got, err := s.Load()
+		if err != nil {
+			t.Fatalf("Load: %v", err)
+		}
+		if len(got) == 0 && len(rows) == 0 {
+			return
+		}
+		if d := cmp.Diff(rows, got); d != "" {
+			t.Fatalf("rows (-want +got):\n%s", d)
+		}
+	}
+	start := func(t *testing.T) (store.Store, func() store.Store) {
+		s, reopen := open(t)
+		t.Cleanup(func() { _ = s.Close() }) // may be closed by the test
+		return s, reopen
+	}
+
+	t.Run("empty", func(t *testing.T) {
+		s, _ := start(t)
+		want(t, s)
+		commit(t, s)
+		want(t, s)
+	})
+	t.Run("put, replace, delete", func(t *testing.T) {
+		s, _ := start(t)
+		commit(t, s, row("job", "b", "1"), row("job", "a", "2"), row("block", "a", "3"))
+		want(t, s, row("block", "a", "3"), row("job", "a", "2"), row("job", "b", "1"))
+		commit(t, s, row("job", "a", "4"), gone("job", "b"), gone("job", "never"))
+		want(t, s, row("block", "a", "3"), row("job", "a", "4"))
+	})
+	t.Run("order within a commit", func(t *testing.T) {
+		s, _ := start(t)
+		commit(t, s, row("job", "a", "1"), gone("job", "a"), row("job", "a", "2"), row("job", "b", "1"), gone("job", "b"))
+		want(t, s, row("job", "a", "2"))
+	})
+	t.Run("all or none", func(t *testing.T) {
+		s, _ := start(t)
+		commit(t, s, row("job", "a", "1"))
+		for _, bad := range []job.Row{row("", "k", "v"), row("job", "", "v"), {Table: "job", Key: "k", Value: []byte{}}} {
+			if err := s.Commit([]job.Row{row("job", "a", "2"), row("job", "c", "3"), bad}); err == nil {
+				t.Errorf("a commit with row %+v went through", bad)
+			}
+			want(t, s, row("job", "a", "1"))
+		}
+	})
+	t.Run("keeps no reference", func(t *testing.T) {
+		s, _ := start(t)
+		r := row("job", "a", "value")
+		commit(t, s, r)
+		r.Value[0] = 'X'
+		want(t, s, row("job", "a", "value"))
+		got, err := s.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[0].Value[0] = 'X'
+		want(t, s, row("job", "a", "value"))
+	})
+	t.Run("bytes and keys of any kind", func(t *testing.T) {
+		s, _ := start(t)
+		all := make([]byte, 1<<16)
+		for i := range all {
+			all[i] = byte(i)
+		}
+		keys := []string{"ä", "a/b", "a b", "A", "a", "%", "'; --", job.NumberKey(2), job.NumberKey(10)}
+		rows := make([]job.Row, len(keys))
+		for i, k := range keys {
+			rows[i] = job.Row{Table: "job", Key: k, Value: all}
+		}
+		commit(t, s, rows...)
+		slices.SortFunc(rows, job.CompareRows)
+		want(t, s, rows...)
+	})
+	t.Run("random commits", func(t *testing.T) {
+		s, _ := start(t)
+		rng := rand.New(rand.NewPCG(1, 2))
+		model := map[string]job.Row{}
+		for range 200 {
+			var rows []job.Row
+			for range rng.IntN(5) {
+				r := gone(job.Table(fmt.Sprint("t", rng.IntN(2))), fmt.Sprint(rng.IntN(10)))
+				id := string(r.Table) + "/" + r.Key
+				delete(model, id)
+				if rng.IntN(3) > 0 {
+					r.Value = []byte(fmt.Sprint(rng.Int()))
+					model[id] = r
+				}
+				rows = append(rows, r)
+			}
+			commit(t, s, rows...)
+		}
+		rows := make([]job.Row, 0, len(model))
+		for _, r := range model {
+			rows = append(rows, r)
+		}
+		slices.SortFunc(rows, job.CompareRows)
+		want(t, s, rows...)
+	})
+	t.Run("concurrent use", func(t *testing.T) {
+		s, _ := start(t)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				for k := range 20 {
+					r := row("job", fmt.Sprintf("%d-%d", i, k), "v")
+					if err := s.Commit([]job.Row{r}); err != nil {
+						t.Errorf("Commit: %v", err)
+					}
+					if _, err := s.Load(); err != nil {
+						t.Errorf("Load: %v", err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got, err := s.Load(); err != nil || len(got) != 160 {
+			t.Errorf("%d rows of 160, %v", len(got), err)
+		}
+	})
+	t.Run("closed", func(t *testing.T) {
+		s, reopen := start(t)
+		commit(t, s, row("job", "a", "1"))
+		if err := s.Close(); err != nil {
+			t.Fatalf("Close: %v", err)
+		}
+		if _, err := s.Load(); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("Load after Close: %v", err)
+		}
+		if err := s.Commit([]job.Row{row("job", "a", "2")}); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("Commit after Close: %v", err)
+		}
+		if err := s.Close(); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("second Close: %v", err)
+		}
+		if reopen == nil {
+			return
+		}
+		again := reopen()
+		defer again.Close()
+		want(t, again, row("job", "a", "1"))
+	})
+}
