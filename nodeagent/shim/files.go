@@ -57,6 +57,13 @@ func (r *receiver) put(c *wire.FileChunk) {
 	r.answer(c.GetName(), err)
 }
 
+// ask tells the launcher that the file is wanted: an acknowledgement of nothing.
+func (r *receiver) ask() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer("", nil)
+}
+
 func (r *receiver) take(c *wire.FileChunk) error {
 	if c.GetError() != "" {
 		return errors.New(c.GetError())

@@ -333,6 +333,7 @@ func (s *shim) receive(ctx context.Context) (string, *wire.Failure) {
 	t := time.NewTimer(fileLimit)
 	defer t.Stop()
 	err := errors.New("it did not come")
+	s.files.ask()
 	select {
 	case r := <-s.files.result:
 		if r.err == nil {
