@@ -290,8 +290,8 @@ func (k *killer) run(deadline time.Time, list func(visit func(int)) error, root 
 				k.walk(pid, visit)
 			}
 		}
-		if len(left) == 0 {
-			// Proof by the slow but complete way.
+		if len(left) == 0 && quiet == 0 {
+			// Proof by the slow but complete way, then one more look.
 			if err := k.scan(root, visit); err != nil {
 				return nil, err
 			}
