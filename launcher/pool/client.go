@@ -77,11 +77,12 @@ func (c *client) keepAlive(interval time.Duration) {
 		watchdog = time.AfterFunc(limit, func() {
 			mu.Lock()
 			defer mu.Unlock()
-			if quiet := c.wire.silence(); quiet < limit {
+			quiet := c.wire.silence()
+			if quiet < limit {
 				watchdog.Reset(limit - quiet)
 				return
 			}
-			c.giveUp(fmt.Errorf("no sign of life for %v", (limit + interval)))
+			c.giveUp(fmt.Errorf("no sign of life for %v", quiet.Round(100*time.Millisecond)))
 		})
 		mu.Unlock()
 		// A host that does not know the request answers too.

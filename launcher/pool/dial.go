@@ -198,6 +198,11 @@ func (p *sshPool) dial(ctx context.Context, h *hostConfig, via *client) (*client
 	if err == nil {
 		return newClient(ssh.NewClient(conn, chans, reqs), wire, h.label(), h.alive), nil
 	}
+	if child, ok := raw.(proxyConn); ok && !exchanged.Load() && outer.Err() == nil {
+		child.Close() // for its last words
+		return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("ProxyCommand `%s` gave no connection to sshd: %v (%s)",
+			h.proxyCmd, plain(err), strings.TrimSpace(child.Stderr())), Fix: "try the command by itself"}
+	}
 	var negotiation *ssh.AlgorithmNegotiationError
 	switch {
 	case outer.Err() != nil:

@@ -20,6 +20,11 @@ import (
 
 func lookPath(name string) (string, error) { return exec.LookPath(name) }
 
+// signal sends one by the program kill, which every system with sshd has.
+func signal(pid int, name string) error {
+	return exec.Command("kill", "-"+name, itoa(pid)).Run()
+}
+
 func itoa(n int) string { return strconv.Itoa(n) }
 
 type randReader struct{}

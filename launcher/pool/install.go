@@ -148,16 +148,24 @@ func (in *installer) place(ctx context.Context, temp string) (*stream, error) {
 	if lost := in.client.lost(in.node); lost != nil {
 		return nil, lost
 	}
-	free := in.discard(ctx, dir, temp)
-	full := free >= 0 && free < needKiB(b.size) || strings.Contains(sent.Error(), "No space left") || strings.Contains(sent.Error(), "uota exceeded")
-	if full {
-		text := fmt.Sprintf("%s: %s free, %s needed (%v)", dir, size(free), size(needKiB(b.size)), sent)
-		outcome = &fullError{text}
-		in.full = true
-		in.pass(dir, text)
+	free, why := in.discard(ctx, dir, temp)
+	need := needKiB(b.size)
+	if why == "" && (strings.Contains(sent.Error(), "No space left") || strings.Contains(sent.Error(), "uota exceeded")) {
+		why = sent.Error()
+	}
+	text := ""
+	switch {
+	case why != "":
+		text = fmt.Sprintf("%s: %s are needed: %s", dir, size(need), why)
+	case free >= 0 && free < need:
+		text = fmt.Sprintf("%s: %s free, %s needed", dir, size(free), size(need))
+	default:
+		in.pass(dir, fmt.Sprintf("%s: the upload of %s failed: %v", dir, size(need), sent))
 		return nil, nil
 	}
-	in.pass(dir, fmt.Sprintf("%s: the upload of %s failed: %v (perhaps a quota; %s free)", dir, size(needKiB(b.size)), sent, size(free)))
+	outcome = &fullError{text}
+	in.full = true
+	in.pass(dir, text)
 	return nil, nil
 }
 
@@ -313,17 +321,22 @@ func isLate(err error) bool {
 }
 
 // discard removes a temporary file and returns the room in its directory in
-// KiB, -1 when unknown. It does what it can: the node may be gone.
-func (in *installer) discard(ctx context.Context, dir, temp string) int64 {
-	_, replies, err := in.ask(ctx, discardScript, dir, temp)
-	if err != nil || len(replies) == 0 {
-		return -1
+// KiB, -1 when unknown, and why nothing more could be written, if so. It does
+// what it can: the node may be gone.
+func (in *installer) discard(ctx context.Context, dir, temp string) (free int64, why string) {
+	free = -1
+	_, replies, _ := in.ask(ctx, discardScript, dir, temp)
+	for _, r := range replies {
+		switch r.word {
+		case "skip":
+			why = r.rest
+		case "free":
+			if n, err := strconv.ParseInt(r.rest, 10, 64); err == nil {
+				free = n
+			}
+		}
 	}
-	free, err := strconv.ParseInt(replies[len(replies)-1].rest, 10, 64)
-	if err != nil {
-		return -1
-	}
-	return free
+	return free, why
 }
 
 // size words a number of KiB.

@@ -165,10 +165,6 @@ func TestDiskFull(t *testing.T) {
 			s := newSite(t)
 			home := filepath.Join(s.dir, "small")
 			must(t, os.MkdirAll(home, 0o700))
-			// df must not see the lack, so that the upload itself runs into it:
-			// many small blocks are held back by a file that is written once
-			// the upload begins is not to be had; a too small df is a case of
-			// its own below.
 			d := s.start("n1", sshdOptions{home: home, options: []string{c.sub}, wrap: []string{"unshare", "-m", "sh", "-c",
 				`mount -t tmpfs -o size=1m none "$0" && mount -t tmpfs -o size=1m none /var/tmp && exec "$@"`, home}})
 			e := s.refusal(s.pool("n1"), "n1", Install)
@@ -188,15 +184,13 @@ func TestDiskFullUnseen(t *testing.T) {
 			s := newSite(t)
 			home := filepath.Join(s.dir, "small")
 			must(t, os.MkdirAll(home, 0o700))
-			bin := filepath.Join(s.dir, "bin")
-			must(t, os.MkdirAll(bin, 0o700))
-			must(t, os.WriteFile(filepath.Join(bin, "df"), []byte("#!/bin/sh\necho x; echo none 1 1 99999999 1% /\n"), 0o755))
+			df := filepath.Join(s.dir, "df")
+			must(t, os.WriteFile(df, []byte("#!/bin/sh\necho x; echo none 1 1 99999999 1% /\n"), 0o755))
 			// The host's files are seen from here through its mount namespace.
-			d := s.start("n1", sshdOptions{home: home, options: []string{c.sub, "SetEnv HOME=" + home + " PATH=" + bin + ":/usr/bin:/bin"},
-				wrap: []string{"unshare", "-m", "sh", "-c",
-					`mount -t tmpfs -o size=1m none "$0" && mount -t tmpfs -o size=1m none /var/tmp && exec "$@"`, home}})
+			d := s.start("n1", sshdOptions{home: home, options: []string{c.sub}, wrap: []string{"unshare", "-m", "sh", "-c",
+				`mount --bind "$1" "$(command -v df)" && shift && mount -t tmpfs -o size=1m none "$0" && mount -t tmpfs -o size=1m none /var/tmp && exec "$@"`, home, df}})
 			e := s.refusal(s.pool("n1"), "n1", Install)
-			wantText(t, e, d.bin(), "/var/tmp/gangway-0/bin", "MiB")
+			wantText(t, e, "disk full", d.bin(), "/var/tmp/gangway-0/bin", "MiB are needed: No space left on device")
 			root := filepath.Join("/proc", itoa(d.cmd.Process.Pid), "root")
 			for _, dir := range []string{d.bin(), "/var/tmp/gangway-0/bin"} {
 				if got := files(t, filepath.Join(root, dir)); len(got) != 0 {

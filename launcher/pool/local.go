@@ -48,7 +48,7 @@ func (l *local) Connect(ctx context.Context, node string) (Conn, error) {
 	// Not CommandContext: ctx bounds the connecting, not the connection.
 	cmd := exec.Command(l.exe, "bridge")
 	cmd.Env = append(os.Environ(), l.env...)
-	c, err := startChild(cmd, node)
+	c, err := startChild(cmd, "bridge on "+node)
 	if err != nil {
 		return nil, &Error{Node: node, Kind: Install, Msg: "can't start the bridge to the agent: " + err.Error(),
 			Fix: "check that " + l.exe + " exists and may be executed", Err: err}
@@ -100,7 +100,7 @@ type childConn struct {
 	once   sync.Once
 }
 
-func startChild(cmd *exec.Cmd, node string) (*childConn, error) {
+func startChild(cmd *exec.Cmd, what string) (*childConn, error) {
 	c := &childConn{cmd: cmd, stderr: &tail{}, ended: make(chan struct{}), forget: func() {}}
 	// Pipes of our own: StdoutPipe would be closed by Wait under a reader that
 	// has not read everything yet.
@@ -130,7 +130,7 @@ func startChild(cmd *exec.Cmd, node string) (*childConn, error) {
 	go func() {
 		err := cmd.Wait()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-			c.status = fmt.Sprintf("bridge on %s: %v", node, err)
+			c.status = fmt.Sprintf("%s: %v", what, err)
 		}
 		close(c.ended)
 	}()

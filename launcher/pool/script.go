@@ -16,6 +16,8 @@ import (
 //	arch SYSTEM     no program was given for this system
 //	put TEMP        the program is missing: upload it as TEMP, an existing file
 //	full KIB DIR    DIR has only KIB free
+//	free KIB        the room in TEMP's directory
+//	ready           the upload may be sent on the script's input
 //	skip TEXT       why a directory can't be used
 //	part NAME       an upload under way, in TEMP's directory
 //	bad             the upload is not what was sent
@@ -96,8 +98,15 @@ rm -f "$t"
 say bad
 `
 
-// discard removes a failed upload and says what room there is without it.
+// discard removes a failed upload and says what room there is without it, and
+// why no more can be written: SFTP has no word for a full disk, and df none for
+// a quota.
 const discardScript = `
+e=$( { LC_ALL=C dd if=/dev/zero bs=65536 count=16 >>"$t"; } 2>&1 )
+case $e in
+*"No space left"*) say skip No space left on device;;
+*uota*) say skip Disk quota exceeded;;
+esac
 rm -f "$t"
 say free "$(avail "$dir")"
 `

@@ -155,21 +155,28 @@ func (p *sshPool) Connect(ctx context.Context, node string) (Conn, error) {
 	if !ok {
 		return nil, &Error{Node: node, Kind: Config, Msg: "is not in this pool"}
 	}
-	c, err := p.client(ctx, d, nil, "")
-	if err != nil {
-		return nil, named(node, err)
+	for again := true; ; again = false {
+		c, err := p.client(ctx, d, nil, "")
+		if err != nil {
+			return nil, named(node, err)
+		}
+		s, err := p.bridge(ctx, node, c)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if lost := c.lost(node); lost != nil {
+			err = lost
+		}
+		// A connection from before may turn out to be broken only when it is
+		// used.
+		var e *Error
+		if !again || !errors.As(err, &e) || e.Kind != Lost {
+			return nil, named(node, err)
+		}
 	}
-	s, err := p.bridge(ctx, node, c)
-	if err == nil {
-		return s, nil
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if lost := c.lost(node); lost != nil {
-		return nil, lost
-	}
-	return nil, named(node, err)
 }
 
 // named puts the node's name to an error that doesn't know it.

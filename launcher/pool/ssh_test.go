@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -322,7 +321,8 @@ func TestProxyCommand(t *testing.T) {
 	s.hello(s.pool("n1"), "n1")
 	s.config.Reset()
 	s.add("Host n1\n  ProxyCommand false\n")
-	s.refusal(s.pool("n1"), "n1", Unreachable)
+	e := s.refusal(s.pool("n1"), "n1", Unreachable)
+	wantText(t, e, "ProxyCommand `false`", "exit status 1")
 }
 
 // TestSilentPeer stops the sshd process that serves the connection: the network
@@ -341,11 +341,11 @@ func TestSilentPeer(t *testing.T) {
 		t.Fatal("no sshd serves the connection")
 	}
 	for _, pid := range stopped {
-		must(t, syscall.Kill(pid, syscall.SIGSTOP))
+		must(t, signal(pid, "STOP"))
 	}
 	defer func() {
 		for _, pid := range stopped {
-			syscall.Kill(pid, syscall.SIGKILL)
+			signal(pid, "KILL")
 		}
 	}()
 	began := time.Now()
@@ -372,11 +372,12 @@ func TestBrokenConnection(t *testing.T) {
 		must(t, err)
 		echo(t, c)
 		for _, pid := range descendants(t, d.cmd.Process.Pid) {
-			syscall.Kill(pid, syscall.SIGKILL)
+			signal(pid, "KILL")
 		}
 		_, err = c.Read(make([]byte, 1))
-		if err == nil {
-			t.Error("reading from a broken connection went well")
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != Lost {
+			t.Errorf("reading from a broken connection gave %v", err)
 		}
 		c.Close()
 	}

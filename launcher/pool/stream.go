@@ -23,7 +23,9 @@ type stream struct {
 
 	mu     sync.Mutex
 	status string // how the command ended, when badly
+	exited bool   // an exit status or signal came
 	atEOF  bool
+	over   bool          // closed on this side
 	closed chan struct{} // closed when the peer has said all it will
 }
 
@@ -121,10 +123,11 @@ func (s *stream) ended(r *ssh.Request) {
 			text = fmt.Sprintf("remote command on %s: killed by signal %s", s.node, m.Signal)
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.exited = s.exited || strings.HasPrefix(r.Type, "exit-")
 	if text != "" {
-		s.mu.Lock()
 		s.status = text
-		s.mu.Unlock()
 	}
 }
 
@@ -148,11 +151,29 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, s.explain(err)
 }
 
+// settleTime is how long it may take until it is known why a stream ended.
+const settleTime = 200 * time.Millisecond
+
 // explain tells a broken connection from a command that ended: below both are
-// io.EOF.
+// io.EOF, and the connection's end is known only a moment after its streams'.
 func (s *stream) explain(err error) error {
 	if err == nil {
 		return nil
+	}
+	limit := time.After(settleTime)
+	select {
+	case <-s.closed:
+	case <-s.client.ended:
+	case <-limit:
+	}
+	s.mu.Lock()
+	known := s.exited || s.over
+	s.mu.Unlock()
+	if !known {
+		select {
+		case <-s.client.ended:
+		case <-limit:
+		}
 	}
 	if lost := s.client.lost(s.node); lost != nil {
 		return lost
@@ -180,6 +201,9 @@ func (s *stream) Stderr() string {
 
 // Close ends the stream; the command sees the end of its input.
 func (s *stream) Close() error {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 	if err := s.channel.Close(); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
