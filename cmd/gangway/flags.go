@@ -30,10 +30,13 @@ type runFlags struct {
 	bcast, label, verbose          bool
 	priority                       int
 	base, sshConfig, agentBinary   string
+
+	given func(name string) bool // whether the user set a flag
 }
 
 func (f *runFlags) register(c *cobra.Command) {
 	fl := c.Flags()
+	f.given = fl.Changed
 	fl.SetInterspersed(false)
 	fl.IntVarP(&f.nodes, "nodes", "N", 0, "number of nodes (default: as many as the ranks need; with --hosts all of them)")
 	fl.IntVarP(&f.ranks, "ranks", "n", 0, "number of ranks")
@@ -154,7 +157,7 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		flag string
 		n    int
 		set  bool
-	}{{"-N", f.nodes, f.nodes != 0}, {"-n", f.ranks, f.ranks != 0}, {"--ppn", f.ppn, f.ppn != 0}, {"-c", f.cores, true}} {
+	}{{"-N", f.nodes, f.given("nodes")}, {"-n", f.ranks, f.given("ranks")}, {"--ppn", f.ppn, f.given("ppn")}, {"-c", f.cores, true}} {
 		if c.set && c.n < 1 {
 			return job.Spec{}, usagef("give a number from 1", "%s %d", c.flag, c.n)
 		}

@@ -14,9 +14,9 @@ func main() {
 	// to nothing, so nothing of the command line is set up for them.
 	switch filepath.Base(os.Args[0]) {
 	case "gangway-rank":
-		os.Exit(shim.RankMain(os.Args[1:], os.Environ()))
+		os.Exit(shim.RankMain(os.Args, os.Environ()))
 	case "gangway-rsh":
-		os.Exit(shim.RshMain(os.Args[1:]))
+		os.Exit(shim.RshMain(os.Args))
 	}
 	os.Exit(execute(os.Args[1:]))
 }

@@ -105,7 +105,11 @@ func (s *shim) findLauncher(ctx context.Context, p *prepared, want mpi.Flavour, 
 	other := ""
 	asked := map[string]bool{}
 	for _, name := range mpi.Candidates(want, link) {
-		for _, dir := range filepath.SplitList(getEnv(p.env, "PATH")) {
+		dirs := filepath.SplitList(getEnv(p.env, "PATH"))
+		if filepath.IsAbs(name) {
+			dirs = []string{""} // beside the library that the program links
+		}
+		for _, dir := range dirs {
 			path := filepath.Join(dir, name)
 			if fi, err := os.Stat(path); err != nil || fi.IsDir() || fi.Mode()&0o111 == 0 || !filepath.IsAbs(path) {
 				continue
