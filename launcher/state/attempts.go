@@ -127,7 +127,7 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	addrs, ifaces, err := topology.SharedNetwork(nodes, task.spec.Network)
 	if err != nil && (len(nodes) > 1 || task.spec.Network != "") {
 		why := job.Reason{Code: job.FailNoNetwork, Detail: err.Error()}
-		t.block(task, a.ID, []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}, nil)
+		t.block(task, a.ID, []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}, nil, job.Outcome{})
 		return
 	}
 	for i := range addrs {
@@ -183,7 +183,7 @@ func (e LaunchPlanned) apply(c *Cluster, t *change) error {
 	a.Plan = slices.Clone(e.Plan)
 	mark(&t.attempts, a.ID)
 	row := a.copy()
-	t.notice(Notice{Kind: AttemptState, Job: a.task.job.row.UID, Task: a.task.uid, Attempt: a.ID, Node: e.Node, Record: &row})
+	t.notice(Notice{Kind: Planned, Job: a.task.job.row.UID, Task: a.task.uid, Attempt: a.ID, Node: e.Node, Record: &row})
 	return nil
 }
 

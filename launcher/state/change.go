@@ -83,21 +83,22 @@ func (t *change) become(a *attempt, s job.AttemptState) {
 	t.notice(Notice{Kind: AttemptState, Job: a.task.job.row.UID, Task: a.task.uid, Attempt: a.ID, Record: &row})
 }
 
-// block stores outcomes and new tries of elements that are not pending.
-func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try) {
+// block stores outcomes of elements, or their new tries after the outcome was.
+func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try, was job.Outcome) {
 	b := job.BlockRow{Seq: t.next(), Task: task.uid, Attempt: attemptID, At: t.at, Done: done, Again: again}
 	t.rows = append(t.rows, job.Encode(job.TableBlock, job.NumberKey(b.Seq), b))
-	was := task.completed()
+	open := !task.completed()
 	task.take(b)
 	for i := range done {
 		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &done[i]})
 	}
 	for _, try := range again {
-		o := job.Outcome{Range: try.Range}
+		o := was
+		o.Range = try.Range
 		t.notice(Notice{Kind: TaskAgain, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &o})
 	}
 	t.replan = t.replan || len(again) > 0
-	if task.completed() && !was {
+	if open && task.completed() {
 		j := task.job
 		if j.open--; j.open == 0 {
 			t.c.active = slices.DeleteFunc(t.c.active, func(x *jobState) bool { return x == j })

@@ -27,7 +27,7 @@ type Notice struct {
 	Attempt string          // id
 	Node    string          // where it happened; "" if nowhere in particular
 	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
-	Record  *job.AttemptRow // AttemptState: the attempt as it is now; not to be changed
+	Record  *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
 }
 
 // NoticeKind says what a Notice tells.
@@ -38,6 +38,7 @@ const (
 	TaskDone     NoticeKind = "task-done"     // elements have their outcome
 	TaskAgain    NoticeKind = "task-again"    // elements are pending again
 	AttemptState NoticeKind = "attempt-state" // an attempt is in another state
+	Planned      NoticeKind = "planned"       // the attempt's Plan is known
 	JobDone      NoticeKind = "job-done"      // every task of the job is completed
 	JobEnded     NoticeKind = "job-ended"     // and nothing of it is left on any node
 	NodeChanged  NoticeKind = "node"          // a node is in another state

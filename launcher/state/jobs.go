@@ -70,7 +70,7 @@ func (e CancelRequested) apply(c *Cluster, t *change) error {
 			done = append(done, job.Outcome{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why})
 		}
 		if len(done) > 0 {
-			t.block(task, "", done, nil)
+			t.block(task, "", done, nil, job.Outcome{})
 			t.replan = true
 		}
 		for _, a := range slices.Clone(task.live) {

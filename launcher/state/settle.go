@@ -174,7 +174,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 			again[i] = job.Try{Range: r, Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries + 1, Losses: a.Try.Losses,
 				Avoid: a.guilty()}
 		}
-		t.settleAs(a, open, nil, again)
+		t.settleAs(a, open, nil, again, o)
 		return
 	}
 	done := make([]job.Outcome, len(open))
@@ -182,15 +182,15 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		done[i] = o
 		done[i].Range = r
 	}
-	t.settleAs(a, open, done, nil)
+	t.settleAs(a, open, done, nil, o)
 }
 
-func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, again []job.Try) {
+func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, again []job.Try, was job.Outcome) {
 	for _, r := range open {
 		a.Settled = ranges(a.Settled).add(r)
 	}
 	t.changed(a)
-	t.block(a.task, a.ID, done, again)
+	t.block(a.task, a.ID, done, again, was)
 }
 
 // guilty names the nodes that the next try should leave out.
@@ -217,6 +217,10 @@ func retryable(c job.Code) bool {
 // ended closes an attempt of which nothing is left.
 func (t *change) ended(a *attempt) {
 	if open := ranges(a.Settled).missing(a.Try.Range); len(open) > 0 {
+		was := a.outcomeOfEnd()
+		if a.Verdict != nil {
+			was = *a.Verdict
+		}
 		if a.Requeue {
 			next := job.Try{Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries, Losses: a.Try.Losses, Avoid: a.guilty()}
 			if a.End != nil && a.End.Code == job.WaitClaimed {
@@ -230,14 +234,14 @@ func (t *change) ended(a *attempt) {
 				again[i] = next
 				again[i].Range = r
 			}
-			t.settleAs(a, open, nil, again)
+			t.settleAs(a, open, nil, again, was)
 		} else {
 			done := make([]job.Outcome, len(open))
 			for i, r := range open {
-				done[i] = a.outcomeOfEnd()
+				done[i] = was
 				done[i].Range = r
 			}
-			t.settleAs(a, open, done, nil)
+			t.settleAs(a, open, done, nil, was)
 		}
 	}
 	t.become(a, job.AttemptEnded)
