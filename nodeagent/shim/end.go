@@ -392,7 +392,7 @@ func (s *shim) conclude(late bool) {
 	if s.cause != nil && v.code == 0 && v.signal == 0 {
 		own.ExitCode = codeOf(s.cause)
 		if lost := s.missingRanks(have); lost != "" {
-			own.Failure.Message += "; not heard of: ranks " + lost
+			own.Failure.Message += "; not heard of: rank " + lost
 		}
 	}
 	s.record(own)
@@ -408,7 +408,11 @@ func (s *shim) missingRanks(have map[uint32]bool) string {
 		first, last := p.GetFirstRank(), p.GetFirstRank()+p.GetRanks()-1
 		for n := first; n <= last; n++ {
 			if !have[n] {
-				out = append(out, fmt.Sprintf("%d to %d on %s", first, last, p.GetName()))
+				which := fmt.Sprintf("%d to %d", first, last)
+				if first == last {
+					which = fmt.Sprint(first)
+				}
+				out = append(out, which+" on "+p.GetName())
 				break
 			}
 		}

@@ -206,7 +206,7 @@ func TestKilledShim(t *testing.T) {
 			m := startMember(t, sleeper(t, mpi), 0)
 			m.launch()
 			m.awaitUp(2)
-			if err := m.p.Signal(int(syscall.SIGKILL)); err != nil {
+			if err := m.p.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 			m.until("death", 5*time.Second, func() bool { return m.exited })
@@ -294,6 +294,7 @@ func TestLease(t *testing.T) {
 	begin := time.Now()
 	m.noAck = true
 	m.awaitGone() // without a word of the launcher
+	m.nothingLeft()
 	if d := time.Since(begin); d < 900*time.Millisecond || d > 5*time.Second {
 		t.Errorf("gone after %v, the lease was 1 s", d)
 	}
@@ -307,6 +308,7 @@ func TestEndAndForgetAtOnce(t *testing.T) {
 	m.send(&wire.ToShim{M: &wire.ToShim_End{End: &wire.End{Reason: "no longer wanted", Now: true}}})
 	m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
 	m.awaitGone()
+	m.nothingLeft()
 }
 
 func TestSignals(t *testing.T) {

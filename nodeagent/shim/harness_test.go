@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,7 +52,8 @@ var counter atomic.Int32
 type member struct {
 	t    testing.TB
 	a    *wire.Assignment
-	p    *proc.Process
+	root string
+	p    *os.Process
 	conn net.Conn
 
 	mu      sync.Mutex
@@ -69,7 +71,7 @@ type member struct {
 	noAck   bool
 	conns   int
 	exited  bool
-	status  proc.Status
+	status  string
 }
 
 func assignment(t testing.TB, command ...string) *wire.Assignment {
@@ -104,15 +106,28 @@ func liveNode(t testing.TB) topology.Node {
 	return n
 }
 
-// startMember starts a shim as an agent does. wrap, if given, runs before the
-// test binary: to bring it into a namespace.
-func startMember(t testing.TB, a *wire.Assignment, leaseMs uint64, wrap ...string) *member {
+// startMember starts a shim on this machine as an agent does.
+func startMember(t testing.TB, a *wire.Assignment, leaseMs uint64) *member {
+	t.Helper()
+	cmd := exec.Command(executable(t), "shim")
+	cmd.Env, cmd.Dir = os.Environ(), "/"
+	return startWith(t, a, leaseMs, liveNode(t), "", cmd, cmd.Start)
+}
+
+func executable(t testing.TB) string {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := json.Marshal(liveNode(t))
+	return exe
+}
+
+// startWith starts a shim by cmd and start; root is where its file system is
+// seen from here.
+func startWith(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.Node, root string, cmd *exec.Cmd, start func() error) *member {
+	t.Helper()
+	model, err := json.Marshal(node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,39 +135,34 @@ func startMember(t testing.TB, a *wire.Assignment, leaseMs uint64, wrap ...strin
 	if err != nil {
 		t.Skip(err)
 	}
-	args := append(append([]string{}, wrap...), exe, "shim")
-	path, err := exec.LookPath(args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := proc.Start(proc.Cmd{Path: path, Args: args, Env: append(os.Environ(), "GANGWAY_ID="+a.GetId()), Dir: "/",
-		Stderr: os.Stderr, Extra: []*os.File{theirs}, NewSession: true})
+	cmd.Env = append(cmd.Env, "GANGWAY_ID="+a.GetId())
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = start()
 	_ = theirs.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &member{t: t, a: a, p: p, started: map[uint32]int64{}, out: map[string][]byte{}, eofs: map[string]bool{}}
+	m := &member{t: t, a: a, root: root, p: cmd.Process, started: map[uint32]int64{}, out: map[string][]byte{}, eofs: map[string]bool{}}
 	m.change = sync.NewCond(&m.mu)
 	m.use(ours)
-	spool := t.TempDir()
 	if err := link.WriteFrame(ours, &wire.Frame{M: &wire.Frame_Start{Start: &wire.ShimStart{
-		Assignment: a, NodeJson: node, Executable: exe, SpoolDir: spool, NodeName: a.GetNode(), LeaseMs: leaseMs}}}); err != nil {
+		Assignment: a, NodeJson: model, Executable: executable(t), SpoolDir: t.TempDir(), NodeName: a.GetNode(), LeaseMs: leaseMs}}}); err != nil {
 		t.Fatal(err)
 	}
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		st, _ := p.Wait()
+		_ = cmd.Wait()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.exited, m.status = true, st
+		m.exited, m.status = true, cmd.ProcessState.String()
 		m.change.Broadcast()
 	}()
 	t.Cleanup(func() {
-		_, _ = proc.KillTree(p.Pid(), 5*time.Second)
-		<-gone
 		_, _ = proc.KillByEnv("GANGWAY_ID="+a.GetId(), 5*time.Second)
-		_ = os.RemoveAll(a.GetNodeDir())
+		<-gone
+		_ = os.RemoveAll(root + a.GetNodeDir())
 	})
 	return m
 }
@@ -179,7 +189,7 @@ func (m *member) use(conn net.Conn) {
 // reconnect is a new agent.
 func (m *member) reconnect() {
 	m.t.Helper()
-	c, err := net.Dial("unix", filepath.Join(m.a.GetNodeDir(), agentSocket))
+	c, err := net.Dial("unix", m.root+filepath.Join(m.a.GetNodeDir(), agentSocket))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -257,7 +267,7 @@ func (m *member) until(what string, d time.Duration, cond func() bool) {
 	defer m.mu.Unlock()
 	for !cond() {
 		if late {
-			m.t.Fatalf("%s: no %s within %v\nready %v\nresult %v\nnotices %q\nexited %v %+v\nout %.2000q", m.a.GetId(), what, d, m.ready, m.result, m.notices, m.exited, m.status, m.out)
+			m.t.Fatalf("%s: no %s within %v\nready %v\nresult %v\nnotices %q\nexited %v %s\nout %.2000q", m.a.GetId(), what, d, m.ready, m.result, m.notices, m.exited, m.status, m.out)
 		}
 		m.change.Wait()
 	}
@@ -291,17 +301,23 @@ func (m *member) forget() {
 	m.t.Helper()
 	m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
 	m.awaitGone()
+	m.nothingLeft()
 }
 
 func (m *member) awaitGone() {
 	m.t.Helper()
 	m.until("end of the shim", 20*time.Second, func() bool { return m.exited })
-	if m.status.ExitCode != 0 || m.status.Signal != 0 {
-		m.t.Errorf("the shim ended with %+v", m.status)
+	if m.status != "exit status 0" {
+		m.t.Errorf("the shim ended with %s", m.status)
 	}
-	if _, err := os.Lstat(m.a.GetNodeDir()); err == nil {
+	if _, err := os.Lstat(m.root + m.a.GetNodeDir()); err == nil {
 		m.t.Errorf("%s is still there", m.a.GetNodeDir())
 	}
+}
+
+// nothingLeft looks for the attempt's processes, on all its nodes.
+func (m *member) nothingLeft() {
+	m.t.Helper()
 	if left := proc.ByEnv("GANGWAY_ID=" + m.a.GetId()); len(left) > 0 {
 		m.t.Errorf("processes are left: %v", left)
 	}

@@ -322,6 +322,9 @@ func (s *shim) launchDeadline(limit time.Duration) {
 	if s.ending || s.finished || !s.primary() || s.via == viaPrimary {
 		return
 	}
+	if s.mesh != nil && !s.gang.joined {
+		return // Join's deadline is the same, and it knows who did not come
+	}
 	var missing []string
 	for _, p := range s.peers {
 		if p.GetRanks() > 0 && !s.gang.registered[p.GetIndex()] {

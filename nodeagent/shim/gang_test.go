@@ -1,0 +1,326 @@
+//go:build linux
+
+package shim
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"gangway/internal/lab"
+	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
+	"gangway/topology"
+)
+
+// crew is a gang over hosts of a lab: this test is launcher and agents.
+type crew struct {
+	t     testing.TB
+	l     *lab.Lab
+	ms    []*member
+	peers []*wire.Peer
+}
+
+// newCrew makes a gang with the given numbers of ranks on hosts n1, n2, ….
+func newCrew(t testing.TB, l *lab.Lab, perNode []uint32, set func(*wire.Assignment)) *crew {
+	t.Helper()
+	c := &crew{t: t, l: l}
+	base := assignment(t, "hostname")
+	base.MeshKey = link.NewKey()
+	set(base)
+	total := uint32(0)
+	for _, n := range perNode {
+		total += n
+	}
+	first := uint32(0)
+	for i, n := range perNode {
+		h := l.Host(i + 1)
+		a := clone(base)
+		a.NodeIndex, a.NodeCount, a.Node = uint32(i), uint32(len(perNode)), h.Name()
+		a.FirstRank, a.NodeRanks, a.TotalRanks = first, n, total
+		a.Address, a.Interface = h.Addr().String(), "eth0"
+		node := liveNode(t)
+		node.Hostname = h.Name()
+		node.Interfaces = []topology.Interface{{Name: "eth0", Index: 2, Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(h.Addr(), 24)}}}
+		cmd := h.Command(context.Background(), executable(t), "shim")
+		cmd.Dir = "/"
+		c.ms = append(c.ms, startWith(t, a, 0, node, h.Root(), cmd.Cmd, cmd.Start))
+		c.peers = append(c.peers, &wire.Peer{Index: uint32(i), Name: h.Name(), Hostname: h.Name(), Address: h.Addr().String(),
+			Interface: "eth0", FirstRank: first, Ranks: n, Cpus: a.GetCpus()})
+		first += n
+	}
+	return c
+}
+
+func clone(a *wire.Assignment) *wire.Assignment {
+	return proto.CloneOf(a)
+}
+
+func (c *crew) launch() {
+	c.t.Helper()
+	for i, m := range c.ms {
+		r := m.awaitReady()
+		if r.GetFailure() != nil {
+			c.t.Fatalf("not ready: %v", r.GetFailure())
+		}
+		c.peers[i].Port = r.GetMeshPort()
+	}
+	for _, m := range c.ms {
+		m.launch(c.peers...)
+	}
+}
+
+func (c *crew) results() *wire.Result {
+	c.t.Helper()
+	for _, m := range c.ms[1:] {
+		m.awaitResult()
+	}
+	return c.ms[0].awaitResult()
+}
+
+func (c *crew) forget() {
+	c.t.Helper()
+	for _, m := range c.ms {
+		m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
+	}
+	for _, m := range c.ms {
+		m.awaitGone()
+	}
+	c.ms[0].nothingLeft()
+}
+
+func (c *crew) all() string {
+	var b strings.Builder
+	for _, m := range c.ms {
+		fmt.Fprintf(&b, "--- %s\n%s%q\n", m.a.GetNode(), m.all(), m.notices)
+	}
+	return b.String()
+}
+
+// awaitUp waits until every rank has written.
+func (c *crew) awaitUp() {
+	c.t.Helper()
+	for _, m := range c.ms {
+		for i := range m.a.GetNodeRanks() {
+			key := fmt.Sprintf("%d/0", m.a.GetFirstRank()+i)
+			m.until("output of rank "+key, 30*time.Second, func() bool { return len(m.out[key]) > 0 })
+		}
+	}
+}
+
+// on runs a command in a member's host.
+func (c *crew) on(i int, name string, args ...string) {
+	c.t.Helper()
+	if out, err := c.l.Host(i+1).Command(context.Background(), name, args...).CombinedOutput(); err != nil {
+		c.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+var overWire = []string{"UCX_TLS=tcp,self", "OMPI_MCA_btl=tcp,self", "OMPI_MCA_pml=ob1", "UCX_RNDV_THRESH=inf", "FI_PROVIDER=tcp"}
+
+func TestGang(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cc      string // "": hostname
+		perNode []uint32
+	}{
+		{"direct", "", []uint32{2, 1, 3, 1}},
+		{"mpich", "mpicc.mpich", []uint32{2, 2, 2, 2}},
+		{"mpich uneven", "mpicc.mpich", []uint32{1, 2, 1}},
+		{"openmpi", "mpicc.openmpi", []uint32{2, 2, 2, 2}},
+		{"openmpi uneven", "mpicc.openmpi", []uint32{1, 2, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t, len(c.perNode))
+			g := newCrew(t, l, c.perNode, func(a *wire.Assignment) {
+				a.Env = overWire
+				if c.cc != "" {
+					a.Command = []string{hello(t, c.cc)}
+				}
+			})
+			begin := time.Now()
+			g.launch()
+			r := g.results()
+			t.Logf("%v", time.Since(begin))
+			if r.GetExitCode() != 0 || r.GetFailure() != nil {
+				t.Fatalf("result %v\n%s", r, g.all())
+			}
+			n, rank := 0, 0
+			for _, k := range c.perNode {
+				n += int(k)
+			}
+			if len(r.GetRanks()) != n {
+				t.Errorf("%d ranks in the result, want %d", len(r.GetRanks()), n)
+			}
+			for i, m := range g.ms {
+				for range c.perNode[i] {
+					want := fmt.Sprintf("rank %d of %d sum %d cpus", rank, n, n*(n-1)/2)
+					if c.cc == "" {
+						want = m.a.GetNode() + "\n"
+					}
+					if !strings.Contains(m.stdout(rank), want) {
+						t.Errorf("rank %d on %s: %q, want %q", rank, m.a.GetNode(), m.stdout(rank), want)
+					}
+					rank++
+				}
+			}
+			g.forget()
+		})
+	}
+}
+
+// TestGangPrimary holds that an mpirun of a script uses the allocation, and
+// that gangway-rsh does what a remote shell does.
+func TestGangPrimary(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "job.sh")
+	for _, c := range []struct{ name, text, want string }{
+		{"mpich", "#!/bin/sh\nmpiexec.mpich -n 6 " + hello(t, "mpicc.mpich") + " | sort | tail -n 1\n", "rank 5 of 6 sum 15"},
+		{"openmpi", "#!/bin/sh\nmpirun.openmpi -n 6 " + hello(t, "mpicc.openmpi") + " | sort | tail -n 1\n", "rank 5 of 6 sum 15"},
+		{"rsh", `#!/bin/sh
+head -c 3000000 /dev/zero | tr '\0' x | $GANGWAY_DIR/gangway-rsh n2 'cat | wc -c; hostname; echo err >&2; echo "a  b"; exit 6'
+echo status $?
+$GANGWAY_DIR/gangway-rsh -x root@n3 kill -9 '$$'
+echo status $?
+$GANGWAY_DIR/gangway-rsh nowhere true
+echo status $?
+$GANGWAY_DIR/gangway-rsh n1 hostname </dev/null
+`, "3000000\nn2\na  b\nstatus 6\nstatus 137\nstatus 125\nn1\n"},
+		{"rsh killed", `#!/bin/sh
+$GANGWAY_DIR/gangway-rsh n2 'echo $$ > ` + dir + `/pid; sleep 600' &
+while [ ! -s ` + dir + `/pid ]; do sleep 0.02; done
+kill -9 $!
+while $GANGWAY_DIR/gangway-rsh n2 "kill -0 $(cat ` + dir + `/pid)" 2>/dev/null; do sleep 0.02; done
+echo gone
+`, "gone\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(script, []byte(c.text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			l := lab.New(t, 3, lab.Share(filepath.Dir(dir)))
+			g := newCrew(t, l, []uint32{2, 2, 2}, func(a *wire.Assignment) {
+				a.Env, a.Launch, a.Command, a.TimeLimitMs = overWire, wire.LaunchMode_LAUNCH_PRIMARY, []string{script}, 60000
+			})
+			g.launch()
+			r := g.results()
+			if r.GetExitCode() != 0 || r.GetFailure() != nil || !strings.Contains(g.ms[0].stdout(-1), c.want) {
+				t.Errorf("result %v\n%s", r, g.all())
+			}
+			g.forget()
+		})
+	}
+}
+
+// TestGangEnds holds that whatever ends one member ends the gang on all, in
+// time, with a verdict that names the cause.
+func TestGangEnds(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		mpi    string
+		do     func(t *testing.T, g *crew)
+		within time.Duration
+		lost   int // member that is not heard of again; -1: none
+		code   wire.FailureCode
+		says   string
+	}{
+		{"rank killed", "mpich", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
+		{"rank killed", "openmpi", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
+		{"rank killed", "none", func(t *testing.T, g *crew) { g.on(1, "kill", "-9", strconv.Itoa(int(g.ms[1].started[1]))) }, 2 * time.Second, -1,
+			wire.FailureCode_FAILURE_RANK, "rank 1 on n2"},
+		{"shim killed", "mpich", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"shim killed", "none", func(t *testing.T, g *crew) { g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
+		{"host cut off", "openmpi", func(t *testing.T, g *crew) { must(t, g.l.Cut(3)) }, 10 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"host destroyed", "mpich", func(t *testing.T, g *crew) { must(t, g.l.Destroy(2)) }, 10 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
+		{"time limit", "openmpi", func(*testing.T, *crew) {}, 10 * time.Second, -1, wire.FailureCode_FAILURE_TIME_LIMIT, "time limit"},
+	} {
+		t.Run(c.name+"/"+c.mpi, func(t *testing.T) {
+			l := lab.New(t, 3)
+			if c.mpi != "none" {
+				hello(t, "mpicc."+c.mpi)
+			}
+			g := newCrew(t, l, []uint32{1, 1, 1}, func(a *wire.Assignment) {
+				a.Command, a.Mpi = []string{"/bin/sh", "-c", "sleep 600 & echo up; sleep 600"}, c.mpi
+				if c.name == "time limit" {
+					a.TimeLimitMs = 3000
+				}
+			})
+			g.launch()
+			g.awaitUp()
+			begin := time.Now()
+			c.do(t, g)
+			for i, m := range g.ms {
+				if i == c.lost {
+					continue
+				}
+				r := m.awaitResult()
+				if d := time.Since(begin); d > c.within {
+					t.Errorf("%s: the end took %v, allowed are %v", m.a.GetNode(), d, c.within)
+				}
+				if f := r.GetFailure(); f.GetCode() != c.code || !strings.Contains(f.GetMessage(), c.says) {
+					t.Errorf("%s: failure %v, want %v saying %q", m.a.GetNode(), f, c.code, c.says)
+				}
+			}
+			t.Logf("%v: %s", time.Since(begin), g.ms[0].result.GetFailure().GetMessage())
+			if c.name == "host cut off" {
+				// It ends by itself too.
+				m := g.ms[c.lost]
+				m.until("its own end", 10*time.Second, func() bool { return m.result != nil })
+				g.forget()
+				return
+			}
+			for i, m := range g.ms {
+				if i != c.lost {
+					m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
+					m.awaitGone()
+				}
+			}
+		})
+	}
+}
+
+func (c *crew) kill(i int) {
+	if err := c.ms[i].p.Signal(syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLaunchDeadline holds that a node which does not answer is named.
+func TestLaunchDeadline(t *testing.T) {
+	l := lab.New(t, 3)
+	g := newCrew(t, l, []uint32{1, 1, 1}, func(a *wire.Assignment) {
+		a.Mpi, a.LaunchDeadlineMs = "none", 1500
+	})
+	for i, m := range g.ms {
+		g.peers[i].Port = m.awaitReady().GetMeshPort()
+	}
+	must(t, l.Cut(2))
+	for _, m := range g.ms {
+		m.launch(g.peers...)
+	}
+	r := g.ms[0].awaitResult()
+	if f := r.GetFailure(); f.GetCode() != wire.FailureCode_FAILURE_LAUNCH_DEADLINE || !strings.Contains(f.GetMessage(), "n2") || strings.Contains(f.GetMessage(), "n3") {
+		t.Errorf("failure %v", f)
+	}
+	t.Log(r.GetFailure().GetMessage())
+	g.results()
+	g.forget()
+}
