@@ -33,10 +33,10 @@ type Config struct {
 
 const (
 	// idleFirst is how long an agent waits for its first launcher, idleLater
-	// how long it stays after the last one vanished without a goodbye: longer
-	// than the lease of session jobs, so that it sees their shims off.
+	// how long it stays when the last one has vanished without a goodbye and
+	// none of its shims is left: a launcher that comes back starts a new one.
 	idleFirst = 10 * time.Second
-	idleLater = 15 * time.Second
+	idleLater = time.Second
 	// silence is how long a session may be without any message; launchers
 	// send heartbeats every two seconds.
 	silence = 12 * time.Second

@@ -191,7 +191,7 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 			return err
 		}
 	} else if out.Reason != nil {
-		s.say("%s", out.Reason.Detail)
+		s.say("%s", withNode(*out.Reason))
 		if out.Reason.Hint != "" {
 			fmt.Fprintf(a.stderr, "  %s\n", out.Reason.Hint)
 		}
@@ -200,6 +200,14 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 		return nil
 	}
 	return &statusError{code: code}
+}
+
+// withNode is a reason's sentence, with its node in front unless it is named.
+func withNode(r job.Reason) string {
+	if len(r.Nodes) == 1 && !strings.Contains(r.Detail, r.Nodes[0].Node) {
+		return r.Nodes[0].Node + ": " + r.Detail
+	}
+	return r.Detail
 }
 
 // exitTimeLimit is what timeout(1) exits with.

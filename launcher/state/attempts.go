@@ -245,6 +245,10 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 			// It was given up too early, and has done its work after all.
 			a.Verdict, a.Requeue = nil, false
 		}
+		if i > 0 && r.Success() && !a.launched() {
+			t.end(a, job.Reason{Code: job.FailInternal, Nodes: []job.NodeShort{{Node: e.Node}},
+				Detail: "the part on " + e.Node + " ended before the gang was launched"}, true)
+		}
 		if i > 0 && !r.Success() {
 			if a.End == nil {
 				o := outcomeOf(r, e.Node)
@@ -264,7 +268,7 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 	if a.Try.Len() == 1 && len(p.Results) == 0 {
 		p.Results = append(p.Results, r) // longer ranges have blocks
 	}
-	o := outcomeOf(r, e.Node)
+	o := a.outcomeOf(r, e.Node)
 	t.changed(a)
 	t.decide(a, ranges(a.Settled).missing(r.Range), o)
 	t.settle(a)

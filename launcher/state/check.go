@@ -131,8 +131,8 @@ func (t *taskState) check() error {
 }
 
 func (c *Cluster) checkAttempt(a *attempt) error {
-	rank, gone, ready := 0, 0, 0
-	for _, p := range a.Parts {
+	rank, gone, ready, lost := 0, 0, 0, false
+	for i, p := range a.Parts {
 		if p.FirstRank != rank {
 			return fmt.Errorf("part on %s starts at rank %d instead of %d", p.Node, p.FirstRank, rank)
 		}
@@ -146,6 +146,7 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 		}
 		if p.Gone {
 			gone++
+			lost = lost || !a.recorded(i)
 		}
 		if p.Ready {
 			ready++
@@ -161,8 +162,8 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 	if gone == len(a.Parts) {
 		return fmt.Errorf("nothing is left of it, but it has not ended")
 	}
-	if gone > 0 && a.State != job.AttemptEnding {
-		return fmt.Errorf("is %s with %d of %d parts gone", a.State, gone, len(a.Parts))
+	if lost && a.State != job.AttemptEnding {
+		return fmt.Errorf("is %s though a part is gone without a result", a.State)
 	}
 	if (a.End != nil || a.Verdict != nil) && a.State != job.AttemptEnding {
 		return fmt.Errorf("is %s though it shall end", a.State)

@@ -78,6 +78,10 @@ func (e CancelRequested) apply(c *Cluster, t *change) error {
 				a.Cancel = &why
 			}
 			t.end(a, why, e.Now)
+			if a.Requeue { // its elements only waited for the end of this attempt
+				a.Requeue = false
+				t.decide(a, ranges(a.Settled).missing(a.Try.Range), outcomeOfReason(*a.Cancel))
+			}
 			t.settle(a)
 		}
 	}

@@ -113,15 +113,7 @@ func (t *change) verdict(a *attempt) {
 	var o job.Outcome
 	switch p := &a.Parts[0]; {
 	case len(p.Results) > 0:
-		o = outcomeOf(p.Results[0], p.Node)
-		if a.End != nil && o.Reason != nil && follows(o.Reason.Code) {
-			// The primary was only told so; who told it knows why.
-			was := o
-			o = a.outcomeOfEnd()
-			if a.End.Code == job.FailCancelled && (was.ExitCode != 0 || was.Signal != 0) {
-				o.ExitCode, o.Signal = was.ExitCode, was.Signal
-			}
-		}
+		o = a.outcomeOf(p.Results[0], p.Node)
 	case a.End != nil && (!a.launched() || p.Gone || p.Cut):
 		o = a.outcomeOfEnd()
 	default:
@@ -189,6 +181,7 @@ func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, agai
 	for _, r := range open {
 		a.Settled = ranges(a.Settled).add(r)
 	}
+	a.Requeue = a.Requeue && !a.settled()
 	t.changed(a)
 	t.block(a.task, a.ID, done, again, was)
 }
@@ -272,6 +265,20 @@ func reasonOf(r job.Result, node string) job.Reason {
 		return *r.Failure
 	}
 	return job.Reason{Code: job.FailRank, Nodes: []job.NodeShort{{Node: node}}}
+}
+
+// outcomeOf is the outcome of a part's result. A part that was only told to end
+// does not know why; who told it does.
+func (a *attempt) outcomeOf(r job.Result, node string) job.Outcome {
+	o := outcomeOf(r, node)
+	if a.End == nil || o.Reason == nil || !follows(o.Reason.Code) {
+		return o
+	}
+	end := a.outcomeOfEnd()
+	if a.End.Code == job.FailCancelled && (o.ExitCode != 0 || o.Signal != 0) {
+		end.ExitCode, end.Signal = o.ExitCode, o.Signal
+	}
+	return end
 }
 
 // outcomeOfEnd is the outcome that the end of an attempt stands for.

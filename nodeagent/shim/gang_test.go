@@ -125,7 +125,7 @@ func (c *crew) on(i int, name string, args ...string) {
 	}
 }
 
-var overWire = []string{"UCX_TLS=tcp,self", "OMPI_MCA_btl=tcp,self", "OMPI_MCA_pml=ob1", "UCX_RNDV_THRESH=inf", "FI_PROVIDER=tcp"}
+var overWire = []string{"UCX_TLS=tcp,self", "UCX_NET_DEVICES=eth0", "OMPI_MCA_btl=tcp,self", "OMPI_MCA_pml=ob1", "UCX_RNDV_THRESH=inf", "FI_PROVIDER=tcp"}
 
 func TestGang(t *testing.T) {
 	for _, c := range []struct {
