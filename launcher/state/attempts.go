@@ -245,7 +245,7 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 			// It was given up too early, and has done its work after all.
 			a.Verdict, a.Requeue = nil, false
 		}
-		if i > 0 && r.Success() && !a.launched() {
+		if r.Success() && !a.launched() { // against the rules; the others must not wait for ever
 			t.end(a, job.Reason{Code: job.FailInternal, Nodes: []job.NodeShort{{Node: e.Node}},
 				Detail: "the part on " + e.Node + " ended before the gang was launched"}, true)
 		}

@@ -247,14 +247,12 @@ func (w *world) serve(result func(p Part) job.Result) {
 		moved := len(w.plan().Place) > 0
 		for _, n := range w.c.order {
 			for _, p := range w.c.Desired(n.row.Name) {
+				if a, _ := w.c.Attempt(p.ID); p.Phase == PhasePrepare && a.Parts[p.NodeIndex].Ready {
+					continue // waits for the others
+				}
 				moved = true
 				switch p.Phase {
 				case PhasePrepare:
-					a, _ := w.c.Attempt(p.ID)
-					if a.Parts[p.NodeIndex].Ready {
-						moved = false // waits for the others
-						continue
-					}
 					w.apply(ShimReady{ID: p.ID, Node: p.Node, MeshPort: 1})
 				case PhaseLaunch:
 					w.apply(ShimStarted{ID: p.ID, Node: p.Node})
