@@ -67,13 +67,22 @@ func (b *bed) killOne(i int, what string, match func(lab.Proc) bool) {
 }
 
 func TestHostsHello(t *testing.T) {
-	for _, cc := range []string{"mpicc.mpich", "mpicc.openmpi"} {
-		t.Run(cc, func(t *testing.T) {
-			prog := hello(t, cc)
+	for _, c := range []struct{ cc, mpi string }{
+		{"mpicc.mpich", "mpich"},
+		{"mpicc.openmpi", "openmpi"},
+		{"../../.cache/venv-intel/bin/mpicc", "intel"},
+		{"../../.cache/venv-ompi5/bin/mpicc", "openmpi"},
+	} {
+		t.Run(strings.Trim(strings.ReplaceAll(c.cc, "/", "_"), "._"), func(t *testing.T) {
+			prog := hello(t, c.cc)
 			b := hosts(t, 4)
+			planned, _ := b.want(0, "plan", "--hosts", "n[1-4]", "--json", "--", prog)
+			if want := `"mpi": "` + c.mpi + `"`; !strings.Contains(planned, want) {
+				t.Fatalf("the plan does not have %s:\n%s", want, planned)
+			}
 			before := b.counters()
 			p := b.start(nil, []string{"OMPI_MCA_btl=tcp,self"}, "run", "--hosts", "n[1-4]", "--ppn", "2",
-				"-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "-x", "OMPI_MCA_btl=tcp,self", "-x", "HELLO_BYTES=100000", "--", prog)
+				"-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "-x", "OMPI_MCA_btl=tcp,self", "-x", "FI_PROVIDER=tcp", "-x", "HELLO_BYTES=100000", "--", prog)
 			out := p.out.wait(p)
 			if p.status() != 0 {
 				t.Fatalf("status %d\n%s\n%s", p.status(), out, p.err)

@@ -72,7 +72,7 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 	if err := job.Validate(spec); err != nil {
 		return usagef("see gangway run --help", "%s", problems(err))
 	}
-	out := newSink(a, f)
+	out := newSink(a, f, planOnly)
 	provider, err := f.provider(entries, func(s string) { out.Notice("", s, true) })
 	if err != nil {
 		return poolError(err)

@@ -19,6 +19,7 @@ type sink struct {
 	app     *app
 	label   bool
 	verbose bool
+	plan    bool // only the plan is printed
 	mu      sync.Mutex
 	tails   map[tailKey][]byte // unfinished lines, when labelling
 	broken  bool               // stdout's reader went away
@@ -29,8 +30,8 @@ type tailKey struct {
 	stderr bool
 }
 
-func newSink(a *app, f *runFlags) *sink {
-	return &sink{app: a, label: f.label, verbose: f.verbose, tails: map[tailKey][]byte{}}
+func newSink(a *app, f *runFlags, planOnly bool) *sink {
+	return &sink{app: a, label: f.label, verbose: f.verbose, plan: planOnly, tails: map[tailKey][]byte{}}
 }
 
 func (s *sink) Output(node string, rank int, stderr bool, data []byte) error {
@@ -122,6 +123,9 @@ func (s *sink) say(format string, args ...any) {
 func (s *sink) Notice(node, text string, warning bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.plan && s.app.json {
+		return
+	}
 	if s.app.json {
 		_ = s.event(map[string]any{"type": "notice", "node": node, "text": text, "warning": warning})
 		return
@@ -148,6 +152,9 @@ func (s *sink) Waiting(r job.Reason) {
 func (s *sink) Placed(rec job.AttemptRow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.plan {
+		return
+	}
 	if s.app.json {
 		_ = s.event(map[string]any{"type": "placed", "attempt": rec.ID, "parts": rec.Parts})
 		return
@@ -162,7 +169,7 @@ func (s *sink) Placed(rec job.AttemptRow) {
 func (s *sink) Planned(node string, p agents.Plan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.app.json || !s.verbose {
+	if s.plan || s.app.json || !s.verbose {
 		return
 	}
 	s.say("%s: %s", node, planLine(p))
