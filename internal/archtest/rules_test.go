@@ -1,0 +1,56 @@
+package archtest
+
+// gangway is the project's architecture: the table of ARCHITECTURE.md, with the
+// packages that are planned. A row without a package is no fault.
+func gangway() Rules {
+	const (
+		connect  = "connectrpc.com/connect"
+		protobuf = "google.golang.org/protobuf"
+		sys      = "golang.org/x/sys"
+		ssh      = "golang.org/x/crypto/ssh"
+	)
+	return Rules{
+		Module:   "gangway",
+		TopLevel: []string{"launcher", "nodeagent", "topology", "mpi", "gpu", "benchmarks", "cmd", "internal", "docs", "examples", ".ci"},
+		OSRooms:  []string{"nodeagent/proc", "topology/probe", "launcher/auth", "internal"},
+		Rows: []Row{
+			{Path: "topology", Pure: true, Why: "a model that everyone shares knows no one"},
+			{Path: "topology/bind", Pure: true, May: []string{"topology"}, Why: "placement within a node is arithmetic on its model"},
+			{Path: "topology/probe", May: []string{"topology"}, External: []string{sys}, Why: "it fills the model from a machine"},
+			{Path: "gpu", May: []string{"topology"}, Why: "it fills the model from text"},
+			{Path: "gpu/nvml", May: []string{"gpu", "topology"}, External: []string{"github.com/NVIDIA/go-nvml"}, Why: "cgo stays in a helper of its own"},
+			{Path: "mpi", Pure: true, May: []string{"topology"}, Why: "launches are values; who runs them is elsewhere"},
+			{Path: "mpi/pmi", May: []string{"mpi"}, Why: "it serves what mpi describes"},
+
+			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi"}, Why: "the vocabulary of all launcher packages"},
+			{Path: "launcher/jobfile", May: []string{"launcher/job"}, External: []string{"github.com/goccy/go-yaml"}, Why: "files become specs; YAML stays here"},
+			{Path: "launcher/sched", Pure: true, May: []string{"launcher/job", "topology"}, Why: "decisions are functions of what is given"},
+			{Path: "launcher/state", Pure: true, May: []string{"launcher/job", "launcher/sched", "topology"}, Why: "events in, rows and wishes out"},
+			{Path: "launcher/sim", Pure: true, May: []string{"launcher/sched", "launcher/state", "launcher/job"}, Why: "virtual time drives the real scheduler"},
+			{Path: "launcher/store", May: []string{"launcher/job"}, External: []string{"modernc.org/sqlite"}, Why: "it keeps rows and does not know what they mean"},
+			{Path: "launcher/store/storetest", May: []string{"launcher/job", "launcher/store"}, External: []string{"github.com/google/go-cmp"}, Why: "the conformance suite"},
+			{Path: "launcher/control", May: []string{"launcher/job", "launcher/sched", "launcher/state", "launcher/store"}, Why: "the single applier"},
+			{Path: "launcher/agents", May: []string{"launcher/control", "launcher/state", "launcher/job", "topology", "nodeagent/wire/..."}, External: []string{connect, protobuf}, Why: "events and wishes become messages here only"},
+			{Path: "launcher/pool", May: []string{"nodeagent/wire/link"}, External: []string{ssh, "github.com/pkg/sftp", "github.com/kevinburke/ssh_config", "github.com/skeema/knownhosts"}, Why: "it makes byte streams to nodes"},
+			{Path: "launcher/auth", External: []string{sys}, Why: "who is asking depends on nothing"},
+			{Path: "launcher/batchapi", May: []string{"launcher/job", "launcher/auth"}, Why: "Batch types meet specs here only"},
+			{Path: "launcher/client", May: []string{"launcher/job", "launcher/auth", "launcher/sched", "launcher/batchapi"}, Why: "what the command line asks launchers with"},
+			{Path: "launcher", May: []string{"launcher/...", "nodeagent/wire", "topology"}, External: []string{"github.com/prometheus/client_golang"}, Why: "wiring"},
+
+			{Path: "nodeagent/wire", Pure: true, May: []string{"topology"}, External: []string{protobuf}, Why: "the language between launcher and agent"},
+			{Path: "nodeagent/wire/wireconnect", May: []string{"nodeagent/wire"}, External: []string{connect}, Why: "the generated service"},
+			{Path: "nodeagent/wire/link", May: []string{"nodeagent/wire"}, External: []string{protobuf, connect, "golang.org/x/net"}, Why: "connections between gangway's processes"},
+			{Path: "nodeagent/proc", May: []string{"topology"}, External: []string{sys}, Why: "spawn, bind, limit, kill, reap"},
+			{Path: "nodeagent/mesh", May: []string{"nodeagent/wire", "nodeagent/wire/link"}, External: []string{protobuf}, Why: "the gang's own network"},
+			{Path: "nodeagent/spool", May: []string{"nodeagent/wire"}, External: []string{protobuf}, Why: "results until acknowledged"},
+			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool"}, External: []string{protobuf}, Why: "one job on one node"},
+			{Path: "nodeagent", May: []string{"nodeagent/...", "topology", "topology/probe", "gpu"}, External: []string{connect, protobuf}, Why: "the agent"},
+
+			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},
+			{Path: "benchmarks/peers", May: []string{"topology", "mpi", "internal/..."}, Why: "comparisons run in lab hosts"},
+			{Path: "examples", May: []string{"internal/..."}, Why: "examples use the command"},
+			{Path: "cmd", May: []string{"..."}, External: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, Why: "the command line and its wiring"},
+			{Path: "internal", May: []string{"..."}, External: []string{sys, ssh, "github.com/google/go-cmp"}, Why: "test helpers"},
+		},
+	}
+}
