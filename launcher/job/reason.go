@@ -78,7 +78,7 @@ func (r Reason) String() string {
 	case r.Detail != "":
 		b.WriteString(r.Detail)
 	case r.Want > 0 || r.Have > 0:
-		fmt.Fprintf(&b, "needs %s, %s free", Amount(r.Code, r.Want), Amount(r.Code, r.Have))
+		b.WriteString("needs " + needs(r.Code, r.Want, r.Have))
 	default:
 		b.WriteString(string(r.Code))
 	}
@@ -87,13 +87,12 @@ func (r Reason) String() string {
 			fmt.Fprintf(&b, ", and %d more nodes", len(r.Nodes)-i)
 			break
 		}
-		sep := ", "
-		if i == 0 {
-			sep = ": "
-		}
-		b.WriteString(sep + n.Node)
-		if n.Want > 0 {
-			fmt.Fprintf(&b, " has %s of %s", Amount(r.Code, n.Have), Amount(r.Code, n.Want))
+		b.WriteString([]string{": ", ", "}[min(i, 1)] + n.Node)
+		switch {
+		case n.Want > 0 && r.Code == WaitMemory:
+			fmt.Fprintf(&b, " has %s of %s", Bytes(n.Have), Bytes(n.Want))
+		case n.Want > 0:
+			fmt.Fprintf(&b, " has %d of %d", n.Have, n.Want)
 		}
 		if n.Detail != "" {
 			b.WriteString(" " + n.Detail)
@@ -105,23 +104,21 @@ func (r Reason) String() string {
 	return b.String()
 }
 
-// Amount writes n in the unit of the code.
-func Amount(c Code, n uint64) string {
-	unit := ""
+// needs writes "4 cores, 2 free" in the unit of the code.
+func needs(c Code, want, have uint64) string {
+	unit := "core"
 	switch c {
-	case WaitMemory, FailMemory:
-		return Bytes(n)
+	case WaitMemory:
+		return Bytes(want) + ", " + Bytes(have) + " free"
 	case WaitGPUs:
 		unit = "GPU"
-	case WaitNodes, WaitQueue, FailNodeLost:
+	case WaitNodes:
 		unit = "node"
-	default:
-		unit = "core"
 	}
-	if n == 1 {
-		return "1 " + unit
+	if want != 1 {
+		unit += "s"
 	}
-	return fmt.Sprintf("%d %ss", n, unit)
+	return fmt.Sprintf("%d %s, %d free", want, unit, have)
 }
 
 // Bytes writes a size as people do: "1.5 GiB".

@@ -87,7 +87,7 @@ func (p *planner) nodesShort(t *job.TaskSpec, usable func(*Node) bool) job.Reaso
 
 // short counts one resource, in all and per node.
 func (p *planner) short(t *job.TaskSpec, code job.Code, usable func(*Node) bool) job.Reason {
-	per, what := uint64(t.CoresPerRank), "free"
+	per := uint64(t.CoresPerRank)
 	have := func(s *slots) uint64 { return uint64(len(s.free)) }
 	of := func(s *slots) uint64 { return uint64(len(s.node.Cores)) }
 	switch code {
@@ -99,10 +99,9 @@ func (p *planner) short(t *job.TaskSpec, code job.Code, usable func(*Node) bool)
 		per = uint64(t.GPUsPerRank)
 		have = func(s *slots) uint64 { return uint64(len(s.gpus)) }
 		of = func(s *slots) uint64 { return uint64(len(s.node.GPUs)) }
-	case job.WaitClaimed:
-		what = "free: another launcher holds the rest"
 	}
 	r := job.Reason{Code: code, Want: uint64(t.Ranks) * per}
+	all := uint64(0)
 	for i, n := range p.nodes {
 		if !usable(n) {
 			continue
@@ -119,7 +118,11 @@ func (p *planner) short(t *job.TaskSpec, code job.Code, usable func(*Node) bool)
 		case t.RanksPerNode > 0:
 			short.Want = uint64(t.RanksPerNode) * per
 		}
+		if t.Oversubscribe && (code == job.WaitCores || code == job.WaitClaimed) {
+			short.Want = min(short.Want, of(s)) // ranks share a core only with each other
+		}
 		r.Have += short.Have
+		all += of(s)
 		if code == job.WaitClaimed {
 			short.Detail = holders(n, func(h Hold) bool { return h.Foreign })
 		} else if short.Have < short.Want {
@@ -127,7 +130,9 @@ func (p *planner) short(t *job.TaskSpec, code job.Code, usable func(*Node) bool)
 		}
 		r.Nodes = append(r.Nodes, short)
 	}
-	r.Detail = fmt.Sprintf("needs %s, %s %s", job.Amount(code, r.Want), job.Amount(code, r.Have), what)
+	if t.Oversubscribe && (code == job.WaitCores || code == job.WaitClaimed) {
+		r.Want = min(r.Want, all)
+	}
 	return r
 }
 
@@ -158,14 +163,10 @@ func holders(n *Node, keep func(Hold) bool) string {
 // shape writes what a task asks for: "2 nodes × 4 ranks × 2 cores".
 func shape(t *job.TaskSpec) string {
 	var parts []string
-	switch {
-	case len(t.PerNode) > 0:
-		parts = append(parts, count(t.Ranks, "rank")+" as listed per node")
-	case t.RanksPerNode > 0 && t.Ranks%t.RanksPerNode == 0 && t.Kind == job.Gang:
+	even := t.Kind == job.Gang && t.RanksPerNode > 0 && t.Ranks%t.RanksPerNode == 0
+	if even {
 		parts = append(parts, count(t.Ranks/t.RanksPerNode, "node"), count(t.RanksPerNode, "rank"))
-	case t.Nodes > 0 && t.Kind == job.Gang:
-		parts = append(parts, count(t.Ranks, "rank")+" on "+count(t.Nodes, "node"))
-	default:
+	} else {
 		parts = append(parts, count(t.Ranks, "rank"))
 	}
 	if t.CoresPerRank > 1 || t.Kind == job.Single {
@@ -177,7 +178,16 @@ func shape(t *job.TaskSpec) string {
 	if t.MemPerRank > 0 {
 		parts = append(parts, job.Bytes(t.MemPerRank))
 	}
-	return strings.Join(parts, " × ")
+	s := strings.Join(parts, " × ")
+	switch {
+	case len(t.PerNode) > 0:
+		return s + ", spread as listed,"
+	case t.Kind == job.Gang && !even && t.Nodes > 0:
+		return s + " on " + count(t.Nodes, "node")
+	case t.Kind == job.Gang && !even && t.RanksPerNode > 0:
+		return s + fmt.Sprintf(", %d per node,", t.RanksPerNode)
+	}
+	return s
 }
 
 func count(n int, unit string) string {

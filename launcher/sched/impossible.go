@@ -55,7 +55,7 @@ func Impossible(t job.TaskSpec, nodes []*Node) *job.Reason {
 			r.Nodes = append(r.Nodes, job.NodeShort{Node: s.node.Name, Detail: lack})
 		}
 	}
-	r.Detail = fmt.Sprintf("%s can never fit on %s", shape(&t), count(len(nodes), "node"))
+	r.Detail = shape(&t) + " can never fit"
 	r.Hint = strings.Join(hints, "; ")
 	return r
 }
