@@ -1,0 +1,60 @@
+# Go is all that must be there; `make test` and `make demo` install the rest.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 5s
+BUF_VERSION := v1.75.0
+PROTOC_GEN_GO_VERSION := v1.36.12
+CONNECT_VERSION := v1.21.1
+
+.PHONY: help build fmt lint test race fuzz-smoke verify demo generate bench-launch deps
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/gangway, static
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gangway ./cmd/gangway
+
+fmt: ## format the Go code
+	gofmt -w .
+
+lint: ## gofmt, go vet, and a build for Windows
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted (make fmt):"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	GOOS=windows $(GO) build ./...
+
+deps: ## install what the tests need (says what, before it does)
+	@bash .ci/deps.sh
+
+test: deps ## all tests, set-up included
+	$(GO) test -timeout 15m ./...
+
+race: deps ## the tests of what runs concurrently, under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
+
+fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
+	@bash .ci/fuzz-smoke $(FUZZTIME)
+
+verify: ## the long rest: lint, race, fuzzing, examples, peers
+	bash .ci/deps.sh --all
+	$(MAKE) lint test race
+	$(MAKE) fuzz-smoke FUZZTIME=60s
+	bash examples/cfd-cavity/run.sh
+	python3 benchmarks/peers/launch/run.py
+
+demo: ## a real MPI program on this machine; as root on four lab hosts too
+	@bash .ci/deps.sh --demo
+	@$(MAKE) --no-print-directory -s build
+	@bash examples/hello/demo.sh
+
+bench-launch: build ## gangway run against mpiexec over ssh and srun
+	bash .ci/deps.sh --all
+	python3 benchmarks/peers/launch/run.py
+
+generate: ## the wire's Go code from its .proto
+	@mkdir -p .cache/bin
+	GOBIN=$(CURDIR)/.cache/bin $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+	GOBIN=$(CURDIR)/.cache/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+	GOBIN=$(CURDIR)/.cache/bin $(GO) install connectrpc.com/connect/cmd/protoc-gen-connect-go@$(CONNECT_VERSION)
+	PATH=$(CURDIR)/.cache/bin:$$PATH buf generate
