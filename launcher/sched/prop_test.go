@@ -19,7 +19,7 @@ var noon = time.Unix(43200, 0).UTC()
 func drawTask(t *rapid.T, nodes []*Node) job.TaskSpec {
 	s := job.TaskSpec{
 		Kind: job.Gang, CoresPerRank: rapid.IntRange(1, 3).Draw(t, "c"), Command: []string{"x"}, ID: "t",
-		MemPerRank:    rapid.SampledFrom([]uint64{0, 0, 1, 3}).Draw(t, "mem"),
+		MemPerRank:    rapid.SampledFrom([]uint64{0, 1, 2}).Draw(t, "mem"),
 		GPUsPerRank:   rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "gpus"),
 		Oversubscribe: rapid.IntRange(0, 4).Draw(t, "over") == 0,
 	}
@@ -58,14 +58,14 @@ func drawView(t *rapid.T) View {
 	var v View
 	for i := range rapid.IntRange(1, 5).Draw(t, "nodes") {
 		n := testNode(fmt.Sprintf("n%d", i), rapid.IntRange(0, 5).Draw(t, "cores"))
-		n.Memory = rapid.SampledFrom([]uint64{0, 4, 10}).Draw(t, "memory")
+		n.Memory = rapid.SampledFrom([]uint64{0, 3, 4}).Draw(t, "memory")
 		n.State = rapid.SampledFrom([]NodeState{NodeUp, NodeUp, NodeUp, NodeUp, NodeConnecting, NodeLost}).Draw(t, "state")
 		n.Draining = rapid.IntRange(0, 7).Draw(t, "draining") == 0
 		n.Known = n.State == NodeUp || rapid.Bool().Draw(t, "known")
 		n.GPUs = []uint32{0, 1, 2}[:rapid.IntRange(0, 3).Draw(t, "gpus")]
 		for k, core := range n.Cores {
 			h := Hold{ID: fmt.Sprint("h", k), Who: "w", CPUs: core, Memory: uint64(k % 2)}
-			switch rapid.IntRange(0, 8).Draw(t, "hold") {
+			switch rapid.IntRange(0, 9).Draw(t, "hold") {
 			case 0:
 				n.Holds = append(n.Holds, h)
 			case 1:
@@ -73,6 +73,9 @@ func drawView(t *rapid.T) View {
 				n.Holds = append(n.Holds, h)
 			case 2:
 				h.Foreign, h.Shared = true, true
+				n.Holds = append(n.Holds, h)
+			case 3:
+				h.Shared = true
 				n.Holds = append(n.Holds, h)
 			}
 		}
