@@ -165,8 +165,8 @@ func (p *sshPool) dial(ctx context.Context, h *hostConfig, via *client) (*client
 
 	raw, err := p.open(ctx, h, via)
 	if err != nil {
-		if outer.Err() != nil {
-			return nil, outer.Err()
+		if err := gone(outer); err != nil {
+			return nil, err
 		}
 		return nil, h.unreachable(err, context.Cause(ctx) != nil, via)
 	}
@@ -198,15 +198,15 @@ func (p *sshPool) dial(ctx context.Context, h *hostConfig, via *client) (*client
 	if err == nil {
 		return newClient(ssh.NewClient(conn, chans, reqs), wire, h.label(), h.alive), nil
 	}
-	if child, ok := raw.(proxyConn); ok && !exchanged.Load() && outer.Err() == nil {
+	if child, ok := raw.(proxyConn); ok && !exchanged.Load() && gone(outer) == nil {
 		child.Close() // for its last words
 		return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("ProxyCommand `%s` gave no connection to sshd: %v (%s)",
 			h.proxyCmd, plain(err), strings.TrimSpace(child.Stderr())), Fix: "try the command by itself"}
 	}
 	var negotiation *ssh.AlgorithmNegotiationError
 	switch {
-	case outer.Err() != nil:
-		return nil, outer.Err()
+	case gone(outer) != nil:
+		return nil, gone(outer)
 	case verdict.Load() != nil:
 		return nil, *verdict.Load()
 	case errors.As(err, &negotiation):
@@ -226,6 +226,18 @@ func (p *sshPool) dial(ctx context.Context, h *hostConfig, via *client) (*client
 	}
 	return nil, &Error{Kind: Unreachable, Err: err, Msg: fmt.Sprintf("no ssh with %s: %v", h.addr(), plain(err)),
 		Fix: "is that sshd's port? does sshd refuse this machine (MaxStartups, hosts.deny)?"}
+}
+
+// gone is ctx.Err, but does not depend on ctx's timer having run: a dialer with
+// the same deadline may be ahead of it.
+func gone(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // open makes the byte stream that ssh runs on.

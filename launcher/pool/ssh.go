@@ -164,8 +164,8 @@ func (p *sshPool) Connect(ctx context.Context, node string) (Conn, error) {
 		if err == nil {
 			return s, nil
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if err := gone(ctx); err != nil {
+			return nil, err
 		}
 		if lost := c.lost(node); lost != nil {
 			err = lost
