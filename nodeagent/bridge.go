@@ -17,6 +17,8 @@ import (
 // none answers. It is what an ssh session runs: the agent is detached, so a
 // dropped session loses nothing. It returns when either side ends.
 func Bridge(ctx context.Context, base, exe string, stdin io.ReadCloser, stdout io.WriteCloser) error {
+	// A Ctrl-C is the launcher's to hear: it still has to see the job off.
+	proc.LeaveTerminal()
 	dir, err := OpenDir(base)
 	if err != nil {
 		return err

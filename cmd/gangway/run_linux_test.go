@@ -140,6 +140,17 @@ func TestInterrupt(t *testing.T) {
 	b.nothingLeft(2 * time.Second)
 }
 
+// A terminal's Ctrl-C goes to the whole process group.
+func TestInterruptOfTheGroup(t *testing.T) {
+	b := local(t)
+	p := b.startGroup("run", "--mpi", "none", "--", "sh", "-c", `trap 'echo trapped; exit 7' INT; echo ready; while :; do sleep 0.05; done`)
+	waitFor(t, "the program is ready", 20*time.Second, func() bool { return strings.Contains(p.out.String(), "ready") })
+	interruptGroup(t, p.Process.Pid)
+	if out := p.out.wait(p); p.status() != 7 || !strings.Contains(out, "trapped") {
+		t.Fatalf("status %d, want 7; %q %s", p.status(), out, p.err)
+	}
+}
+
 func TestLauncherKilled(t *testing.T) {
 	b := local(t)
 	p := b.start(nil, nil, "run", "--mpi", "none", "--", "sh", "-c", `echo ready; sleep 300`)

@@ -89,10 +89,16 @@ func hello(t *testing.T, mpicc string) string {
 
 // bed is where a gangway is run: this machine, or a lab.
 type bed struct {
-	t    *testing.T
-	bin  string
-	lab  *lab.Lab
-	base string // --tmpdir for local runs
+	t     *testing.T
+	bin   string
+	lab   *lab.Lab
+	base  string // --tmpdir for local runs
+	group bool   // start the next one in a process group of its own
+}
+
+func (b *bed) startGroup(args ...string) *process {
+	b.group = true
+	return b.start(nil, nil, args...)
 }
 
 // local runs on this machine with a scratch directory of its own.
@@ -149,6 +155,7 @@ func (b *bed) start(stdin *os.File, env []string, args ...string) *process {
 			args = append([]string{args[0], "--tmpdir", b.base}, args[1:]...)
 		}
 		p.Cmd = exec.CommandContext(ctx, b.bin, args...)
+		p.SysProcAttr = groupAttr(b.group)
 		p.Env = append(os.Environ(), env...)
 	}
 	if stdin != nil {
