@@ -44,6 +44,7 @@ func drawTask(t *rapid.T) job.TaskSpec {
 func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
+		w.every = rapid.IntRange(1, 6).Draw(t, "every") // comparing takes most of the time
 		w.fleet(4, 4, 4, 4)
 		jobs := 0
 		done := map[string]uint64{} // completed elements by task
@@ -202,7 +203,9 @@ func TestRandom(t *testing.T) {
 				}
 			},
 		})
+		w.reload(nil)
 		w.heal()
+		w.reload(nil)
 		for _, j := range sortedJobs(w.c.jobs) {
 			for _, task := range j.tasks {
 				if s := w.status(task.uid); s.State != job.TaskCompleted {

@@ -31,13 +31,13 @@ type world struct {
 	ids  map[string]bool // attempts ever placed
 	last map[string]job.AttemptState
 	log  []Notice
-	// deep compares the state with what its rows load to, after every event.
-	deep bool
+	// every n-th event the state is compared with what its rows load to.
+	every, events int
 }
 
 func newWorld(t tester) *world {
 	return &world{t: t, c: New("test", 1), rows: map[string]job.Row{}, now: time.Unix(1e9, 0),
-		ids: map[string]bool{}, last: map[string]job.AttemptState{}, deep: true}
+		ids: map[string]bool{}, last: map[string]job.AttemptState{}, every: 1}
 }
 
 // try applies an event and checks everything that must hold whatever it was.
@@ -59,7 +59,7 @@ func (w *world) try(what What) (Change, error) {
 	if err := w.c.Check(); err != nil {
 		w.t.Fatalf("after %T%+v: %v", what, what, err)
 	}
-	if w.deep {
+	if w.events++; w.every > 0 && w.events%w.every == 0 {
 		w.reload(what)
 	}
 	for _, n := range ch.Notices {

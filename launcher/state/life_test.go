@@ -1,0 +1,629 @@
+package state
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gangway/launcher/job"
+	"gangway/launcher/sched"
+	"gangway/topology"
+)
+
+func gang(nodes, ppn int) job.TaskSpec {
+	return job.TaskSpec{Kind: job.Gang, Nodes: nodes, RanksPerNode: ppn, OnNodeLoss: job.NodeLossFail}
+}
+
+// kinds returns the kinds of the notices since the last call, with the state of
+// attempts.
+func (w *world) kinds() []string {
+	var out []string
+	for _, n := range w.log {
+		k := string(n.Kind)
+		if n.Kind == AttemptState {
+			k = string(n.Record.State)
+		}
+		out = append(out, k)
+	}
+	w.log = nil
+	return out
+}
+
+func wantEqual(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatalf("%s (-want +got):\n%s", what, d)
+	}
+}
+
+func (w *world) wantPhases(id string, want ...Phase) {
+	w.t.Helper()
+	var got []Phase
+	for i := range want {
+		got = append(got, w.phase(nodeName(i), id))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		w.t.Fatalf("phases of %s (-want +got):\n%s", id, d)
+	}
+}
+
+func (w *world) free(node int) int {
+	n := w.c.order[node].view
+	taken := topology.CPUSet{}
+	for _, h := range n.Holds {
+		taken = taken.Union(h.CPUs)
+	}
+	free := 0
+	for _, c := range n.Cores {
+		if !c.Overlaps(taken) {
+			free++
+		}
+	}
+	return free
+}
+
+func TestGangLife(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(4, 4)
+	w.kinds()
+	_, task := w.submit("abcd", gang(2, 2))
+	w.plan()
+	a := w.only(task)
+	wantEqual(t, "id", "abcd-0-0-1", a.ID)
+	w.wantPhases(a.ID, PhasePrepare, PhasePrepare)
+	parts := slices.Concat(w.c.Desired("n1"), w.c.Desired("n2"))
+	for i, p := range parts {
+		if p.NodeIndex != i || p.NodeCount != 2 || p.FirstRank != 2*i || p.Ranks != 2 || p.Total != 4 || len(p.MeshKey) != 32 ||
+			p.CPUs.String() != "0-1,4-5" || p.Interface != "eth0" || p.Epoch != 1 || p.Attempt != 1 || !p.Session {
+			t.Errorf("part %d: %+v", i, p)
+		}
+	}
+	w.apply(ShimReady{ID: a.ID, Node: "n2", MeshPort: 22})
+	w.wantPhases(a.ID, PhasePrepare, PhasePrepare)
+	ch := w.apply(ShimReady{ID: a.ID, Node: "n1", MeshPort: 11})
+	wantEqual(t, "touched", []string{"n1", "n2"}, ch.Touched)
+	w.wantPhases(a.ID, PhaseLaunch, PhaseLaunch)
+	peers := w.c.Desired("n2")[0].Peers
+	if len(peers) != 2 || peers[0].Port != 11 || peers[1].Port != 22 || peers[1].Address.String() != "10.0.0.2" ||
+		peers[1].Hostname != "host-10.0.0.2" || peers[1].FirstRank != 2 || peers[0].Node != "n1" {
+		t.Errorf("peers %+v", peers)
+	}
+	w.apply(LaunchPlanned{ID: a.ID, Node: "n1", Plan: []byte(`{"argv":["mpirun"]}`)})
+	w.apply(ShimStarted{ID: a.ID, Node: "n1"})
+	wantEqual(t, "state", job.TaskRunning, w.status(task).State)
+	w.apply(AttemptResult{ID: a.ID, Node: "n2"})
+	w.wantPhases(a.ID, PhaseLaunch, PhaseForget)
+	w.apply(ShimGone{ID: a.ID, Node: "n2"})
+	wantEqual(t, "free on n2", 4, w.free(1))
+	wantEqual(t, "free on n1", 2, w.free(0))
+	wantEqual(t, "state", job.TaskRunning, w.status(task).State)
+	w.apply(AttemptResult{ID: a.ID, Node: "n1"})
+	wantEqual(t, "state", job.TaskCompleted, w.status(task).State)
+	wantEqual(t, "free on n1, before its shim has gone", 2, w.free(0))
+	w.wantPhases(a.ID, PhaseForget)
+	w.apply(ShimGone{ID: a.ID, Node: "n1"})
+	wantEqual(t, "notices", []string{"placed", "preparing", "ready", "launching", "planned", "running", "task-done", "job-done",
+		"ending", "ended", "job-ended"}, w.kinds())
+	if s := w.status(task); !s.Last.Success || s.Succeeded != 1 {
+		t.Errorf("status %+v", s)
+	}
+	if _, ok := w.rows["autopsy/"+a.ID]; !ok {
+		t.Error("the ended attempt's record is not kept")
+	}
+	for _, late := range []What{ShimReady{ID: a.ID, Node: "n1"}, ShimStarted{ID: a.ID, Node: "n1"}, ShimGone{ID: a.ID, Node: "n1"},
+		AttemptResult{ID: a.ID, Node: "n1"}, AttemptRefused{ID: a.ID, Node: "n1"}, LaunchPlanned{ID: a.ID, Node: "n1"}} {
+		if ch := w.apply(late); len(ch.Rows)+len(ch.Notices)+len(ch.Touched) > 0 {
+			t.Errorf("late %T did something: %+v", late, ch)
+		}
+	}
+}
+
+// TestEnds runs a gang of two nodes into each way of ending and looks at the
+// outcome, at what the other part is told, and at when slots are free.
+func TestEnds(t *testing.T) {
+	fail := func(c job.Code) *job.Reason { return &job.Reason{Code: c, Detail: "detail"} }
+	result := func(node string, r job.Result) func(id string) What {
+		return func(id string) What { return AttemptResult{ID: id, Node: node, Result: r} }
+	}
+	cases := []struct {
+		name    string
+		spec    func(*job.TaskSpec)
+		running bool
+		events  []func(id string) What
+		exit    int
+		signal  int
+		code    job.Code
+		node    string  // named by the reason
+		phases  []Phase // of both nodes, after the events
+		again   bool    // pending at once
+		decided bool
+	}{
+		{name: "not ready", events: []func(string) What{func(id string) What {
+			return ShimReady{ID: id, Node: "n2", Failure: fail(job.FailNotFound)}
+		}}, exit: 127, code: job.FailNotFound, node: "n2", phases: []Phase{PhaseEnd, PhaseEnd}, decided: true},
+		{name: "not executable", events: []func(string) What{func(id string) What {
+			return ShimReady{ID: id, Node: "n1", Failure: fail(job.FailNotExecutable)}
+		}}, exit: 126, code: job.FailNotExecutable, node: "n1", phases: []Phase{PhaseEnd, PhaseEnd}, decided: true},
+		{name: "agent could not", events: []func(string) What{func(id string) What {
+			return AttemptRefused{ID: id, Node: "n2", Failure: *fail(job.FailDisk)}
+		}}, exit: 125, code: job.FailDisk, node: "n2", phases: []Phase{PhaseEnd, 0}, decided: true},
+		{name: "rank on primary", running: true, events: []func(string) What{
+			result("n1", job.Result{ExitCode: 3, Failure: fail(job.FailRank)}),
+		}, exit: 3, code: job.FailRank, node: "n1", phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "rank elsewhere, primary has the verdict", running: true, events: []func(string) What{
+			result("n2", job.Result{ExitCode: 9, Failure: fail(job.FailRank)}),
+			result("n1", job.Result{ExitCode: 3, Failure: fail(job.FailRank)}),
+		}, exit: 3, code: job.FailRank, phases: []Phase{PhaseForget, PhaseForget}, decided: true},
+		{name: "rank elsewhere, primary still ends", running: true, events: []func(string) What{
+			result("n2", job.Result{Signal: 11}),
+		}, phases: []Phase{PhaseEnd, PhaseForget}},
+		{name: "rank elsewhere, primary only an echo", running: true, events: []func(string) What{
+			result("n2", job.Result{Signal: 11, Failure: fail(job.FailRank)}),
+			result("n1", job.Result{ExitCode: 143, Failure: fail(job.FailCancelled)}),
+		}, signal: 11, code: job.FailRank, node: "n2", phases: []Phase{PhaseForget, PhaseForget}, decided: true},
+		{name: "rank elsewhere, primary lost", running: true, events: []func(string) What{
+			result("n2", job.Result{ExitCode: 7}),
+			func(id string) What { return ShimGone{ID: id, Node: "n1"} },
+		}, exit: 7, code: job.FailRank, node: "n2", phases: []Phase{0, PhaseForget}, decided: true},
+		{name: "shim killed", running: true, events: []func(string) What{
+			func(id string) What { return ShimGone{ID: id, Node: "n2", Why: "killed"} },
+		}, phases: []Phase{PhaseEnd, 0}},
+		{name: "shim killed, mesh noticed", running: true, events: []func(string) What{
+			result("n1", job.Result{ExitCode: 125, Failure: fail(job.FailPeerLost)}),
+			func(id string) What { return ShimGone{ID: id, Node: "n2", Why: "killed"} },
+		}, exit: 125, code: job.FailPeerLost, phases: []Phase{PhaseForget, 0}, decided: true},
+		{name: "primary's shim killed", running: true, events: []func(string) What{
+			func(id string) What { return ShimGone{ID: id, Node: "n1", Why: "killed"} },
+		}, exit: 125, code: job.FailShimLost, node: "n1", phases: []Phase{0, PhaseEnd}, decided: true},
+		{name: "node lost", running: true, events: []func(string) What{
+			func(string) What { return NodeDown{Node: "n2", Why: "timeout"} },
+			func(string) What { return NodeLost{Node: "n2", Why: "timeout"} },
+			result("n1", job.Result{ExitCode: 125, Failure: fail(job.FailPeerLost)}),
+		}, exit: 125, code: job.FailNodeLost, node: "n2", phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "primary's node lost", running: true, events: []func(string) What{
+			func(string) What { return NodeLost{Node: "n1", Why: "timeout"} },
+		}, exit: 125, code: job.FailNodeLost, node: "n1", phases: []Phase{PhaseEnd, PhaseEnd}, decided: true},
+		{name: "time limit", running: true, spec: func(s *job.TaskSpec) { s.Retries = 3 }, events: []func(string) What{
+			result("n1", job.Result{Signal: 15, Failure: fail(job.FailTimeLimit)}),
+		}, signal: 15, code: job.FailTimeLimit, phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "retry", running: true, spec: func(s *job.TaskSpec) { s.Retries = 1 }, events: []func(string) What{
+			result("n1", job.Result{ExitCode: 3}),
+		}, phases: []Phase{PhaseForget, PhaseEnd}, again: true},
+		{name: "cancelled before launch", events: []func(string) What{
+			func(string) What { return CancelRequested{Job: "abcd"} },
+		}, exit: 125, code: job.FailCancelled, phases: []Phase{PhaseEnd, PhaseEnd}, decided: true},
+		{name: "cancelled, no retry", running: true, spec: func(s *job.TaskSpec) { s.Retries = 5 }, events: []func(string) What{
+			func(string) What { return CancelRequested{Job: "abcd", Now: true} },
+			result("n1", job.Result{Signal: 15, Failure: fail(job.FailCancelled)}),
+		}, signal: 15, code: job.FailCancelled, phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "done before the cancel took hold", running: true, events: []func(string) What{
+			func(string) What { return CancelRequested{Job: "abcd"} },
+			result("n1", job.Result{}),
+		}, phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fleet(2, 2)
+			spec := gang(2, 2)
+			if c.spec != nil {
+				c.spec(&spec)
+			}
+			_, task := w.submit("abcd", spec)
+			var a job.AttemptRow
+			if c.running {
+				a = w.run(task)
+			} else {
+				w.plan()
+				a = w.only(task)
+			}
+			for _, e := range c.events {
+				w.apply(e(a.ID))
+			}
+			w.wantPhases(a.ID, c.phases...)
+			s := w.status(task)
+			wantEqual(t, "decided", c.decided, s.State == job.TaskCompleted)
+			wantEqual(t, "pending again", c.again, s.Pending == 1)
+			if c.decided {
+				o := s.Last
+				wantEqual(t, "exit and signal", []int{c.exit, c.signal}, []int{o.ExitCode, o.Signal})
+				var code job.Code
+				if o.Reason != nil {
+					code = o.Reason.Code
+					if c.node != "" && (len(o.Reason.Nodes) != 1 || o.Reason.Nodes[0].Node != c.node) {
+						t.Errorf("the reason names %+v, not %s", o.Reason.Nodes, c.node)
+					}
+				}
+				wantEqual(t, "code", c.code, code)
+			}
+			for i, ph := range c.phases {
+				if f := w.free(i); (ph == 0) != (f == 2) {
+					t.Errorf("%d cores are free on %s in phase %d", f, nodeName(i), ph)
+				}
+			}
+			for _, n := range []string{"n1", "n2"} {
+				w.apply(NodeGone{Node: n})
+			}
+			w.heal2()
+			if s := w.status(task); s.State != job.TaskCompleted || len(s.Attempts) > 0 {
+				t.Errorf("in the end: %+v", s)
+			}
+		})
+	}
+}
+
+func (w *world) heal2() {
+	w.t.Helper()
+	for i := range w.c.order {
+		w.up(i, 2)
+	}
+	w.serve(good)
+}
+
+func TestRetriesCount(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2)
+	_, task := w.submit("abcd", job.TaskSpec{Kind: job.Gang, Ranks: 1, Retries: 2})
+	var ids []string
+	w.serve(func(p Part) job.Result {
+		ids = append(ids, p.ID)
+		return job.Result{ExitCode: int(p.Attempt)}
+	})
+	wantEqual(t, "attempts", []string{"abcd-0-0-1", "abcd-0-0-2", "abcd-0-0-3"}, ids)
+	wantEqual(t, "last exit", 3, w.status(task).Last.ExitCode)
+}
+
+func TestRefusalIsNoRetry(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2)
+	_, task := w.submit("abcd", job.TaskSpec{Kind: job.Gang, Ranks: 2})
+	for i := range 4 {
+		w.plan()
+		a := w.only(task)
+		w.apply(AttemptRefused{ID: a.ID, Node: "n1", Claimed: true})
+		s := w.status(task)
+		if s.Pending != 1 || len(s.Attempts) != 0 {
+			t.Fatalf("after refusal %d: %+v", i+1, s)
+		}
+		try := w.c.View().Pending[0].Try
+		if try.Attempt != uint32(i+2) || try.Retries != 0 || try.Losses != 0 || len(try.Avoid) > 0 {
+			t.Fatalf("next try %+v", try)
+		}
+		d := w.plan()
+		if len(d.Place) > 0 || !d.WakeAt.Equal(w.now.Add(refusalPause(uint32(i+1)))) {
+			t.Fatalf("after refusal %d: wakes at %v, now %v, places %v", i+1, d.WakeAt, w.now, d.Place)
+		}
+		w.now = d.WakeAt
+	}
+	w.apply(NodeClaims{Node: "n1", Claims: []job.Claim{{ID: "x", Who: "bob", CPUs: topology.NewCPUSet(1, 3)}}})
+	d := w.plan()
+	if len(d.Waiting) != 1 || d.Waiting[0].Reason.Code != job.WaitClaimed || !strings.Contains(d.Waiting[0].Reason.String(), "bob") {
+		t.Fatalf("waiting: %+v", d.Waiting)
+	}
+	w.apply(NodeClaims{Node: "n1"})
+	w.serve(good)
+	wantEqual(t, "state", job.TaskCompleted, w.status(task).State)
+}
+
+// TestRequeueWaitsForProof: the next try of a lost gang is not placed while
+// anything of the old one may be alive, and leaves the lost node out.
+func TestRequeueWaitsForProof(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2, 2)
+	spec := gang(2, 2)
+	spec.OnNodeLoss = job.NodeLossRequeue
+	_, task := w.submit("abcd", spec)
+	a := w.run(task)
+	w.apply(NodeDown{Node: "n2", Why: "timeout"})
+	wantEqual(t, "state while the session is only cut", job.AttemptRunning, w.only(task).State)
+	w.apply(NodeLost{Node: "n2", Why: "timeout"})
+	w.apply(AttemptResult{ID: a.ID, Node: "n1", Result: job.Result{ExitCode: 125, Failure: &job.Reason{Code: job.FailPeerLost}}})
+	w.apply(ShimGone{ID: a.ID, Node: "n1"})
+	if s := w.status(task); s.Pending != 0 || s.State == job.TaskCompleted {
+		t.Fatalf("before the proof: %+v", s)
+	}
+	w.apply(NodeGone{Node: "n2", SessionOnly: true, Why: "lease"})
+	if s := w.status(task); s.Pending != 1 {
+		t.Fatalf("after the proof: %+v", s)
+	}
+	w.up(1, 2)
+	w.plan()
+	b := w.only(task)
+	wantEqual(t, "attempt and nodes", []any{uint32(2), "n1", "n3"}, []any{b.Try.Attempt, b.Parts[0].Node, b.Parts[1].Node})
+	for range maxLosses + 1 {
+		b := w.run(task)
+		w.apply(ShimGone{ID: b.ID, Node: b.Parts[0].Node, Why: "killed"})
+		w.apply(AttemptResult{ID: b.ID, Node: b.Parts[1].Node, Result: job.Result{Failure: &job.Reason{Code: job.FailCancelled}}})
+		w.apply(ShimGone{ID: b.ID, Node: b.Parts[1].Node})
+		if w.status(task).State == job.TaskCompleted {
+			break
+		}
+	}
+	if s := w.status(task); s.Failed != 1 || s.Last.Reason.Code != job.FailShimLost {
+		t.Fatalf("a program that kills its shims: %+v", s)
+	}
+}
+
+func TestNodeLossWait(t *testing.T) {
+	for _, back := range []string{"running", "dead"} {
+		t.Run(back, func(t *testing.T) {
+			w := newWorld(t)
+			w.fleet(2, 2)
+			spec := gang(2, 2)
+			spec.OnNodeLoss = job.NodeLossWait
+			_, task := w.submit("abcd", spec)
+			a := w.run(task)
+			w.apply(NodeLost{Node: "n1"})
+			wantEqual(t, "state", job.AttemptLost, w.only(task).State)
+			w.wantPhases(a.ID, PhaseLaunch, PhaseLaunch)
+			inv := Inventory{Node: "n1"}
+			if back == "running" {
+				inv.Shims = []Shim{{ID: a.ID, Phase: ShimRunning}}
+			}
+			w.apply(NodeUp{Node: "n1", Topology: machine(2, 8<<30, "10.0.0.1")})
+			w.apply(inv)
+			if back == "running" {
+				wantEqual(t, "state", job.AttemptRunning, w.only(task).State)
+			} else {
+				wantEqual(t, "state", job.AttemptEnding, w.only(task).State)
+			}
+			w.serve(good)
+			wantEqual(t, "state", job.TaskCompleted, w.status(task).State)
+			wantEqual(t, "success", true, w.status(task).Last.Success)
+		})
+	}
+}
+
+// TestAgentRestart: a node's agent comes back with some of its shims.
+func TestAgentRestart(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(4)
+	_, seen := w.submit("seen", gang(1, 1))
+	a := w.run(seen)
+	_, fresh := w.submit("frsh", gang(1, 1))
+	w.plan()
+	b := w.only(fresh)
+	w.apply(NodeDown{Node: "n1"})
+	if d := w.plan(); len(d.Place) > 0 {
+		t.Fatal("work for a node without a session")
+	}
+	w.up(0, 4) // with an empty inventory
+	if s := w.status(seen); s.State != job.TaskCompleted || s.Last.Reason.Code != job.FailShimLost {
+		t.Errorf("what was seen and is not there any more: %+v", s)
+	}
+	wantEqual(t, "what the node was never told", PhasePrepare, w.phase("n1", b.ID))
+	if _, ok := w.c.Attempt(a.ID); ok {
+		t.Error("the lost attempt lives on")
+	}
+}
+
+func TestArrayInPieces(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(4, 4)
+	_, task := w.submit("abcd", job.TaskSpec{Range: job.Range{Lo: 1, Hi: 101}, Retries: 1})
+	w.plan()
+	s := w.status(task)
+	wantEqual(t, "attempts", []string{"abcd-0-1-1", "abcd-0-5-1"}, s.Attempts)
+	wantEqual(t, "pending", uint64(92), s.Pending)
+	id := s.Attempts[0]
+	w.apply(ShimReady{ID: id, Node: "n1"})
+	w.apply(ShimStarted{ID: id, Node: "n1"})
+	w.apply(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 2, Hi: 4}}})
+	w.apply(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 3, Hi: 5}, ExitCode: 1}}) // 3 again
+	s = w.status(task)
+	wantEqual(t, "counts", []uint64{2, 0, 1, 93}, []uint64{s.Succeeded, s.Failed, s.Running, s.Pending})
+	wantEqual(t, "phase", PhaseLaunch, w.phase("n1", id))
+	if _, err := w.try(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 0, Hi: 9}}}); err == nil {
+		t.Error("a result for elements of others was taken")
+	}
+	w.apply(ShimGone{ID: id, Node: "n1", Why: "killed"}) // element 1 is lost
+	s = w.status(task)
+	wantEqual(t, "counts", []uint64{2, 0, 0, 94}, []uint64{s.Succeeded, s.Failed, s.Running, s.Pending})
+	w.serve(func(p Part) job.Result {
+		r := good(p)
+		if p.Range.Lo%10 == 0 {
+			r.ExitCode = 2
+		}
+		return r
+	})
+	s = w.status(task)
+	if s.State != job.TaskCompleted || s.Succeeded+s.Failed != 100 {
+		t.Errorf("in the end: %+v", s)
+	}
+}
+
+func TestRefusedEvents(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2)
+	spec := func(s job.TaskSpec) job.Spec {
+		s.ID, s.Command = "t", []string{"x"}
+		return job.Spec{ID: "j", Tasks: []job.TaskSpec{s}}
+	}
+	w.submit("took", gang(1, 2))
+	d := sched.Plan(w.now, w.c.View(), sched.Policy{})
+	stale := d.Place
+	w.apply(Placed{Place: stale})
+	cases := []struct {
+		name string
+		what What
+		want string
+	}{
+		{"invalid", JobSubmitted{UID: "abcd", Spec: spec(job.TaskSpec{Kind: job.Gang})}, "tasks[0].ranks"},
+		{"impossible", JobSubmitted{UID: "abcd", Spec: spec(gang(1, 3))}, "task j/t: 1 node × 3 ranks can never fit"},
+		{"uid taken", JobSubmitted{UID: "took", Spec: spec(gang(1, 1))}, "taken"},
+		{"uid", JobSubmitted{UID: "A", Spec: spec(gang(1, 1))}, "characters"},
+		{"unknown job", CancelRequested{Job: "nope"}, "no job"},
+		{"unknown task", CancelRequested{Job: "took", Task: "nope"}, "no task"},
+		{"node twice", NodeAdded{Node: "n1"}, "already"},
+		{"node without a name", NodeAdded{}, "name"},
+		{"unknown node", NodeUp{Node: "n7"}, "no node"},
+		{"unknown node down", NodeDown{Node: "n7"}, "no node"},
+		{"unknown node lost", NodeLost{Node: "n7"}, "no node"},
+		{"unknown node gone", NodeGone{Node: "n7"}, "no node"},
+		{"unknown node drained", NodeDrained{Node: "n7"}, "no node"},
+		{"unknown node's claims", NodeClaims{Node: "n7"}, "no node"},
+		{"unknown node's inventory", Inventory{Node: "n7"}, "no node"},
+		{"busy node", NodeRemoved{Node: "n1"}, "drain"},
+		{"old epoch", Restarted{Epoch: 1}, "another launcher"},
+		{"stale placement", Placed{Place: stale}, "not pending"},
+		{"placement of nothing", Placed{Place: []sched.Placement{{Task: "nope"}}}, "unknown task"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := w.try(c.what); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+	_, err := w.try(JobSubmitted{UID: "abcd", Spec: spec(gang(1, 3))})
+	var imp *ImpossibleError
+	if !errors.As(err, &imp) || imp.Reason.Code != job.Impossible {
+		t.Errorf("%T %v is not impossible", err, err)
+	}
+}
+
+func TestPlacementsThatDoNotFit(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2)
+	_, task := w.submit("abcd", gang(2, 1))
+	ok := sched.Plan(w.now, w.c.View(), sched.Policy{}).Place[0]
+	_, other := w.submit("othr", gang(1, 1))
+	w.apply(NodeClaims{Node: "n2", Claims: []job.Claim{{Who: "bob", CPUs: topology.NewCPUSet(1, 3), Shared: true}}})
+	change := func(f func(*sched.Placement)) sched.Placement {
+		p := ok
+		p.Parts = slices.Clone(ok.Parts)
+		f(&p)
+		return p
+	}
+	both := sched.Placement{Task: other, Try: ok.Try, Parts: ok.Parts[:1]}
+	for name, place := range map[string][]sched.Placement{
+		"the same twice":    {ok, ok},
+		"the same cores":    {ok, both},
+		"half a core":       {change(func(p *sched.Placement) { p.Parts[0].CPUs = topology.NewCPUSet(0) })},
+		"no core":           {change(func(p *sched.Placement) { p.Parts[0].CPUs = topology.CPUSet{} })},
+		"a foreign core":    {change(func(p *sched.Placement) { p.Parts[1].CPUs = topology.NewCPUSet(1, 3) })},
+		"too much memory":   {change(func(p *sched.Placement) { p.Parts[1].Memory = 9 << 30 })},
+		"one node twice":    {change(func(p *sched.Placement) { p.Parts[1].Node = "n1" })},
+		"half a gang":       {change(func(p *sched.Placement) { p.Parts = p.Parts[:1] })},
+		"a hole in ranks":   {change(func(p *sched.Placement) { p.Parts[1].FirstRank = 2 })},
+		"unknown node":      {change(func(p *sched.Placement) { p.Parts[1].Node = "n9" })},
+		"another try":       {change(func(p *sched.Placement) { p.Try.Attempt = 2 })},
+		"no parts":          {change(func(p *sched.Placement) { p.Parts = nil })},
+		"elements it lacks": {change(func(p *sched.Placement) { p.Try.Range.Hi = 2 })},
+	} {
+		if _, err := w.try(Placed{Place: place}); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	w.apply(NodeDrained{Node: "n2", On: true})
+	if _, err := w.try(Placed{Place: []sched.Placement{ok}}); err == nil {
+		t.Error("placed on a draining node")
+	}
+	w.apply(NodeDrained{Node: "n2"})
+	w.apply(Placed{Place: []sched.Placement{ok}})
+	w.only(task)
+}
+
+func TestNoSharedNetwork(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2)
+	w.apply(NodeUp{Node: "n2", Topology: machine(2, 8<<30, "10.9.0.1")})
+	w.apply(Inventory{Node: "n2"})
+	_, task := w.submit("abcd", gang(2, 1))
+	w.plan()
+	s := w.status(task)
+	if s.State != job.TaskCompleted || s.Last.Reason.Code != job.FailNoNetwork || !strings.Contains(s.Last.Reason.String(), "n2") {
+		t.Errorf("%+v", s.Last)
+	}
+	wantEqual(t, "last notice", JobEnded, w.log[len(w.log)-1].Kind)
+}
+
+func TestNodesComeAndGo(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2)
+	w.kinds()
+	w.apply(Restarted{Epoch: 2})
+	if d := w.plan(); len(d.Place) > 0 || w.c.Epoch() != 2 {
+		t.Fatal("work for nodes whose sessions went with the old launcher")
+	}
+	w.up(0, 2)
+	w.apply(NodeRemoved{Node: "n2"})
+	wantEqual(t, "notices", []string{"node", "node", "node", "node"}, w.kinds())
+	_, task := w.submit("abcd", gang(1, 2))
+	w.plan()
+	wantEqual(t, "epoch of an attempt", uint64(2), w.only(task).Epoch)
+}
+
+func TestDelta(t *testing.T) {
+	p := func(id string, ph Phase) Part { return Part{ID: id, Phase: ph} }
+	old := []Part{p("a", PhasePrepare), p("b", PhasePrepare), p("d", PhaseForget)}
+	now := p("e", PhaseEnd)
+	now.EndNow = true
+	for _, c := range []struct {
+		old, new []Part
+		set, rm  []string
+	}{
+		{nil, nil, nil, nil},
+		{old, old, nil, nil},
+		{nil, old, []string{"a", "b", "d"}, nil},
+		{old, nil, nil, []string{"a", "b", "d"}},
+		{old, []Part{p("b", PhaseLaunch), p("c", PhasePrepare), p("d", PhaseForget)}, []string{"b", "c"}, []string{"a"}},
+		{[]Part{p("e", PhaseEnd)}, []Part{now}, []string{"e"}, nil},
+	} {
+		d := Delta(c.old, c.new)
+		var set []string
+		for _, x := range d.Set {
+			set = append(set, x.ID)
+		}
+		wantEqual(t, "set", c.set, set)
+		wantEqual(t, "remove", c.rm, d.Remove)
+	}
+}
+
+func TestLoadRefusesDamage(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2)
+	_, task := w.submit("abcd", gang(1, 1))
+	w.run(task)
+	w.submit("efgh", job.TaskSpec{})
+	w.apply(CancelRequested{Job: "efgh"})
+	for key, r := range w.rows {
+		rows := func(change func(job.Row) (job.Row, bool)) (out []job.Row) {
+			for k, x := range w.rows {
+				keep := true
+				if k == key {
+					x, keep = change(x)
+				}
+				if keep {
+					out = append(out, x)
+				}
+			}
+			return out
+		}
+		if _, err := Load(rows(func(r job.Row) (job.Row, bool) { r.Value = r.Value[:len(r.Value)-1]; return r, true })); err == nil {
+			t.Errorf("%s: half a row was taken", key)
+		}
+		if r.Table != job.TableMeta && r.Table != job.TableJob {
+			continue
+		}
+		if _, err := Load(rows(func(r job.Row) (job.Row, bool) { return r, false })); err == nil {
+			t.Errorf("%s: missing, and nobody said so", key)
+		}
+	}
+	if _, err := Load([]job.Row{{Table: "future", Key: "x", Value: []byte("{}")}}); err == nil {
+		t.Error("a table of a newer version was taken")
+	}
+}
+
+// TestRefusalPause keeps the pause within its bounds.
+func TestRefusalPause(t *testing.T) {
+	for n, want := range map[uint32]time.Duration{1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 6: 8 * time.Second, 1000: 8 * time.Second} {
+		if got := refusalPause(n); got != want {
+			t.Errorf("after %d refusals: %v, want %v", n, got, want)
+		}
+	}
+}
