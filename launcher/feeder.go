@@ -18,9 +18,17 @@ type feeder struct {
 	mu      sync.Mutex
 	more    *sync.Cond
 	upto    uint64
-	off     uint64
+	off     uint64 // of the next byte to read
+	eof     bool
 	stopped bool
+	// kept is what was sent since keptAt: the shim has it for certain only
+	// when its credit has moved a window past it.
+	kept   []byte
+	keptAt uint64
 }
+
+// stdinWindow is at least how far ahead of rank 0's reading a shim gives credit.
+const stdinWindow = 256 << 10
 
 func newFeeder(r io.Reader, node, id string, fleet *agents.Fleet) *feeder {
 	f := &feeder{node: node, id: id, fleet: fleet}
@@ -33,7 +41,28 @@ func (f *feeder) credit(upto uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.upto = max(f.upto, upto)
+	if f.upto > stdinWindow && f.upto-stdinWindow > f.keptAt {
+		n := min(f.upto-stdinWindow-f.keptAt, uint64(len(f.kept)))
+		f.kept = f.kept[n:]
+		f.keptAt += n
+	}
 	f.more.Broadcast()
+}
+
+// again repeats what may have been lost with a session. The shim drops what it
+// has already.
+func (f *feeder) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.kept) > 0 || f.eof {
+		f.send(f.keptAt, f.kept)
+	}
+}
+
+// send is called with the lock held, so that pieces leave in order.
+func (f *feeder) send(at uint64, data []byte) {
+	f.fleet.Send(f.node, &wire.ToShim{Id: f.id, M: &wire.ToShim_Stdin{Stdin: &wire.Stdin{
+		Offset: at, Data: append([]byte(nil), data...), Eof: f.eof}}})
 }
 
 func (f *feeder) stop() {
@@ -44,7 +73,7 @@ func (f *feeder) stop() {
 }
 
 // read asks the user for bytes only when the shim has room for them: a gang
-// that never reads leaves the user's stdin alone but for one buffer.
+// that never reads leaves the user's stdin alone but for its first buffers.
 func (f *feeder) read(r io.Reader) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -60,17 +89,18 @@ func (f *feeder) read(r io.Reader) {
 		}
 		n, err := r.Read(buf[:min(uint64(len(buf)), room)])
 		f.mu.Lock()
-		stopped = f.stopped
-		at := f.off
-		f.off += uint64(n)
-		f.mu.Unlock()
-		if stopped {
+		if f.stopped {
+			f.mu.Unlock()
 			return
 		}
-		if n > 0 || err != nil {
-			f.fleet.Send(f.node, &wire.ToShim{Id: f.id, M: &wire.ToShim_Stdin{Stdin: &wire.Stdin{
-				Offset: at, Data: append([]byte(nil), buf[:n]...), Eof: err != nil}}})
+		at := f.off
+		f.off += uint64(n)
+		f.kept = append(f.kept, buf[:n]...)
+		f.eof = err != nil
+		if n > 0 || f.eof {
+			f.send(at, buf[:n])
 		}
+		f.mu.Unlock()
 		if err != nil {
 			return
 		}

@@ -105,7 +105,7 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	r.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: r.ctl, Traffic: r.traffic,
 		Cluster: cluster, Epoch: 1, Who: cfg.Who, Lease: Lease, Base: cfg.Base, Log: cfg.Log,
-		Failed: r.connectFailed,
+		Failed: r.connectFailed, Up: r.traffic.sessionUp,
 	})
 	// The parts stop in the order in which they need each other.
 	var applier, sessions, printer sync.WaitGroup

@@ -130,6 +130,18 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 	}
 }
 
+// sessionUp repeats what may have been lost with the node's last session.
+func (t *traffic) sessionUp(node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stdin != nil && t.stdin.node == node {
+		t.stdin.again()
+	}
+	if p := t.parts[node]; p != nil && p.file != nil {
+		t.sendFile(node, p.fileOff)
+	}
+}
+
 // print writes queued output until stop; it acknowledges what was written.
 func (t *traffic) print() {
 	for {
@@ -196,6 +208,7 @@ func (t *traffic) sendFile(node string, off uint64) {
 	if p == nil {
 		return
 	}
+	p.fileOff = off
 	fail := func(err error) {
 		t.run.fleet.Send(node, &wire.ToShim{Id: t.id, M: &wire.ToShim_File{File: &wire.FileChunk{
 			Name: "program", Error: fmt.Sprintf("reading %s: %v", t.run.cfg.Program, err)}}})

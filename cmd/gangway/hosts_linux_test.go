@@ -258,6 +258,30 @@ func TestHostsAgentKilled(t *testing.T) {
 	}
 }
 
+func TestHostsStdinSurvivesTheAgent(t *testing.T) {
+	b := hosts(t, 1)
+	f := filepath.Join(t.TempDir(), "in")
+	var want strings.Builder
+	for i := range 200_000 {
+		want.WriteString("line " + strconv.Itoa(i) + "\n")
+	}
+	if err := os.WriteFile(f, []byte(want.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	// The program takes its time, so that the agent dies in the middle.
+	p := b.start(in, nil, "run", "--hosts", "n1", "-D", "/", "--", "sh", "-c", `echo ready >&2; i=0; while [ $i -lt 30 ]; do head -c 65536; sleep 0.05; i=$((i+1)); done; cat`)
+	waitFor(t, "output comes", 30*time.Second, func() bool { return strings.Contains(p.out.String(), "line 5000") })
+	b.killOne(1, "agent", role("agent"))
+	if out := p.out.wait(p); out != want.String() || p.status() != 0 {
+		t.Fatalf("%d bytes came back of %d, status %d: %s", len(out), want.Len(), p.status(), p.err)
+	}
+}
+
 func TestHostsBadInput(t *testing.T) {
 	t.Run("unknown host", func(t *testing.T) {
 		b := hosts(t, 1)

@@ -54,6 +54,8 @@ type Config struct {
 	// Failed is told of a connection that could not be made; it returns
 	// whether to try again.
 	Failed func(node string, err error, everUp bool) bool
+	// Up, if set, is called when a session has begun and Send reaches it.
+	Up func(node string)
 }
 
 // heartbeat is how often session jobs' leases are renewed.
@@ -205,6 +207,9 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	h.node.session = s
 	h.node.told = false
 	f.mu.Unlock()
+	if f.cfg.Up != nil {
+		f.cfg.Up(h.node.name)
+	}
 	defer func() {
 		f.mu.Lock()
 		if h.node.session == s {
