@@ -19,6 +19,7 @@ const (
 	TableMeta     Table = "meta"
 	TableJob      Table = "job"
 	TableAttempt  Table = "attempt"
+	TablePart     Table = "part"
 	TableNode     Table = "node"
 	TableTopology Table = "topology"
 	TableBlock    Table = "block"
@@ -113,7 +114,8 @@ type BlockRow struct {
 	Again   []Try     `json:"again,omitempty"`
 }
 
-// PartRow is one node's part of an attempt.
+// PartRow is one node's part of an attempt, keyed by PartKey. Parts have rows of
+// their own because most news concerns one of them.
 type PartRow struct {
 	Node      string          `json:"node"`
 	FirstRank int             `json:"first_rank"`
@@ -135,7 +137,8 @@ type PartRow struct {
 	Failure  *Reason  `json:"failure,omitempty"` // refused, not ready, lost
 }
 
-// AttemptRow is an attempt, keyed by its id.
+// AttemptRow is an attempt, keyed by its id. Parts are in rows of their own,
+// except in TableAutopsy.
 type AttemptRow struct {
 	ID        string          `json:"id"`
 	Task      string          `json:"task"` // uid
@@ -146,7 +149,8 @@ type AttemptRow struct {
 	Started   time.Time       `json:"started,omitzero"`
 	Ended     time.Time       `json:"ended,omitzero"`
 	MeshKey   []byte          `json:"mesh_key,omitempty"`
-	Parts     []PartRow       `json:"parts"`
+	Nodes     int             `json:"nodes"` // number of parts
+	Parts     []PartRow       `json:"parts,omitempty"`
 	End       *Reason         `json:"end,omitempty"` // told to end
 	EndNow    bool            `json:"end_now,omitempty"`
 	EndExit   int             `json:"end_exit,omitempty"` // exit status and signal of what made it end, if a rank did
@@ -163,6 +167,9 @@ type AttemptRow struct {
 func AttemptID(uid string, lo uint64, attempt uint32) string {
 	return uid + "-" + strconv.FormatUint(lo, 36) + "-" + strconv.FormatUint(uint64(attempt), 36)
 }
+
+// PartKey is the key of the part with the given index.
+func PartKey(attempt string, index int) string { return fmt.Sprintf("%s/%07d", attempt, index) }
 
 // TaskUID is the uid of the task with the given index in the job.
 func TaskUID(jobUID string, index int) string {

@@ -133,9 +133,11 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	for i := range addrs {
 		a.Parts[i].Address, a.Parts[i].Interface = addrs[i].String(), ifaces[i]
 	}
+	a.Nodes = len(a.Parts)
 	c.addAttempt(a)
 	t.changed(a)
-	for _, p := range a.Parts {
+	for i, p := range a.Parts {
+		t.part(a, i)
 		t.freed(p.Node)
 	}
 	row := a.copy()
@@ -168,11 +170,23 @@ func (e ShimReady) apply(c *Cluster, t *change) error {
 		p.Failure = &why
 		t.end(a, why, true)
 	} else {
-		p.Ready, p.MeshPort = true, e.MeshPort
+		p.MeshPort = e.MeshPort
+		t.ready(a, i)
 	}
-	t.changed(a)
+	t.part(a, i)
 	t.settle(a)
 	return nil
+}
+
+// ready notes that a part is prepared; with the last one, all are told to go.
+func (t *change) ready(a *attempt, i int) {
+	t.part(a, i)
+	if p := &a.Parts[i]; !p.Ready {
+		p.Ready = true
+		if a.launched() {
+			t.touch(a)
+		}
+	}
 }
 
 func (e LaunchPlanned) apply(c *Cluster, t *change) error {
@@ -181,7 +195,7 @@ func (e LaunchPlanned) apply(c *Cluster, t *change) error {
 		return nil
 	}
 	a.Plan = slices.Clone(e.Plan)
-	mark(&t.attempts, a.ID)
+	t.changed(a)
 	row := a.copy()
 	t.notice(Notice{Kind: Planned, Job: a.task.job.row.UID, Task: a.task.uid, Attempt: a.ID, Node: e.Node, Record: &row})
 	return nil
@@ -193,8 +207,8 @@ func (e ShimStarted) apply(c *Cluster, t *change) error {
 		return nil
 	}
 	p := &a.Parts[i]
-	p.Seen, p.Ready, p.Started = true, true, true
-	t.changed(a)
+	p.Seen, p.Started = true, true
+	t.ready(a, i)
 	t.settle(a)
 	return nil
 }
@@ -240,10 +254,12 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 		}
 		r.Range = a.Try.Range
 		p.Results = append(p.Results, r)
-		t.changed(a)
+		t.part(a, i)
+		mark(&t.touched, e.Node)
 		if i == 0 && a.Verdict != nil && a.Requeue && r.Success() {
 			// It was given up too early, and has done its work after all.
 			a.Verdict, a.Requeue = nil, false
+			t.changed(a)
 		}
 		if r.Success() && !a.launched() { // against the rules; the others must not wait for ever
 			t.end(a, job.Reason{Code: job.FailInternal, Nodes: []job.NodeShort{{Node: e.Node}},
@@ -269,7 +285,7 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 		p.Results = append(p.Results, r) // longer ranges have blocks
 	}
 	o := a.outcomeOf(r, e.Node)
-	t.changed(a)
+	t.part(a, i)
 	t.decide(a, ranges(a.Settled).missing(r.Range), o)
 	t.settle(a)
 	return nil

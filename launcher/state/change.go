@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ type change struct {
 	seq, epoch uint64 // before the event
 	rows       []job.Row
 	attempts   map[string]bool // to be written
+	parts      map[partOf]bool // to be written
 	nodes      map[string]bool // to be written
 	topologies map[string]bool
 	views      map[string]bool // nodes whose view is stale
@@ -24,9 +26,15 @@ type change struct {
 	notices    []Notice
 }
 
-func mark(set *map[string]bool, key string) {
+// partOf names a part of an attempt.
+type partOf struct {
+	id    string
+	index int
+}
+
+func mark[K comparable](set *map[K]bool, key K) {
 	if *set == nil {
-		*set = map[string]bool{}
+		*set = map[K]bool{}
 	}
 	(*set)[key] = true
 }
@@ -37,9 +45,14 @@ func (t *change) next() uint64 {
 	return t.c.meta.Seq
 }
 
-// changed notes that an attempt is to be written and its nodes to be told.
-func (t *change) changed(a *attempt) {
-	mark(&t.attempts, a.ID)
+// changed notes that an attempt is to be written, without its parts.
+func (t *change) changed(a *attempt) { mark(&t.attempts, a.ID) }
+
+// part notes that a part of an attempt is to be written.
+func (t *change) part(a *attempt, i int) { mark(&t.parts, partOf{a.ID, i}) }
+
+// touch notes that all nodes of an attempt may have something else to do.
+func (t *change) touch(a *attempt) {
 	for _, p := range a.Parts {
 		mark(&t.touched, p.Node)
 	}
@@ -138,9 +151,20 @@ func (t *change) finish() Change {
 	out := Change{Rows: t.rows, Replan: t.replan, Notices: t.notices}
 	for _, id := range slices.Sorted(maps.Keys(t.attempts)) {
 		if a, ok := c.attempts[id]; ok {
-			out.Rows = append(out.Rows, job.Encode(job.TableAttempt, id, a.AttemptRow))
+			row := a.AttemptRow
+			row.Parts = nil
+			out.Rows = append(out.Rows, job.Encode(job.TableAttempt, id, row))
 		} else {
 			out.Rows = append(out.Rows, job.Row{Table: job.TableAttempt, Key: id})
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(t.parts), func(x, y partOf) int {
+		return cmp.Or(cmp.Compare(x.id, y.id), cmp.Compare(x.index, y.index))
+	}) {
+		if a, ok := c.attempts[k.id]; ok {
+			out.Rows = append(out.Rows, job.Encode(job.TablePart, job.PartKey(k.id, k.index), a.Parts[k.index]))
+		} else {
+			out.Rows = append(out.Rows, job.Row{Table: job.TablePart, Key: job.PartKey(k.id, k.index)})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.topologies)) {

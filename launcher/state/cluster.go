@@ -111,10 +111,11 @@ func (a *attempt) part(node string) (int, bool) {
 }
 
 type node struct {
-	row  job.NodeRow
-	topo *topology.Node // nil: never seen
-	live []*attempt     // with a part here that is not gone, by id
-	view sched.Node
+	row   job.NodeRow
+	topo  *topology.Node    // nil: never seen
+	cores []topology.CPUSet // its usable cores
+	live  []*attempt        // with a part here that is not gone, by id
+	view  sched.Node
 }
 
 // New returns an empty cluster.
@@ -259,6 +260,13 @@ func (c *Cluster) addAttempt(a *attempt) {
 	}
 }
 
+func (n *node) setTopology(topo *topology.Node) {
+	n.topo, n.cores = topo, nil
+	for _, core := range topo.Usable() {
+		n.cores = append(n.cores, core.PUs)
+	}
+}
+
 // refresh makes the node's view anew.
 func (n *node) refresh() {
 	n.view = n.look()
@@ -269,9 +277,7 @@ func (n *node) look() sched.Node {
 	v := sched.Node{Name: n.row.Name, State: sched.NodeState(n.row.State), Draining: n.row.Draining,
 		Why: n.row.Why, Known: n.topo != nil, GPUs: n.row.GPUs}
 	if n.topo != nil {
-		for _, core := range n.topo.Usable() {
-			v.Cores = append(v.Cores, core.PUs)
-		}
+		v.Cores = n.cores
 		v.Memory = usableMemory(n.topo.Memory)
 	}
 	for _, a := range n.live {

@@ -76,6 +76,7 @@ func (e CancelRequested) apply(c *Cluster, t *change) error {
 		for _, a := range slices.Clone(task.live) {
 			if a.Cancel == nil {
 				a.Cancel = &why
+				t.changed(a)
 			}
 			t.end(a, why, e.Now)
 			if a.Requeue { // its elements only waited for the end of this attempt

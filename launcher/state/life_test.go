@@ -607,7 +607,7 @@ func TestLoadRefusesDamage(t *testing.T) {
 		if _, err := Load(rows(func(r job.Row) (job.Row, bool) { r.Value = r.Value[:len(r.Value)-1]; return r, true })); err == nil {
 			t.Errorf("%s: half a row was taken", key)
 		}
-		if r.Table != job.TableMeta && r.Table != job.TableJob {
+		if r.Table != job.TableMeta && r.Table != job.TableJob && r.Table != job.TablePart {
 			continue
 		}
 		if _, err := Load(rows(func(r job.Row) (job.Row, bool) { return r, false })); err == nil {

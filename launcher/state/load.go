@@ -17,6 +17,7 @@ func Load(rows []job.Row) (*Cluster, error) {
 	var jobs []job.JobRow
 	var blocks []job.BlockRow
 	var attempts []job.AttemptRow
+	parts := map[string]job.PartRow{}
 	topologies := map[string]*topology.Node{}
 	for _, r := range rows {
 		var err error
@@ -29,6 +30,10 @@ func Load(rows []job.Row) (*Cluster, error) {
 			blocks, err = decode(blocks, r)
 		case job.TableAttempt:
 			attempts, err = decode(attempts, r)
+		case job.TablePart:
+			var p job.PartRow
+			err = r.Decode(&p)
+			parts[r.Key] = p
 		case job.TableNode:
 			n := &node{}
 			err = r.Decode(&n.row)
@@ -63,13 +68,22 @@ func Load(rows []job.Row) (*Cluster, error) {
 	}
 	slices.SortFunc(c.order, func(a, b *node) int { return cmp.Compare(a.row.Seq, b.row.Seq) })
 	for name, n := range c.nodes {
-		n.topo = topologies[name]
+		if topo := topologies[name]; topo != nil {
+			n.setTopology(topo)
+		}
 	}
 	slices.SortFunc(attempts, func(a, b job.AttemptRow) int { return cmp.Compare(a.ID, b.ID) })
 	for _, row := range attempts {
 		t, ok := c.tasks[row.Task]
 		if !ok {
 			return nil, fmt.Errorf("attempt %s is of task %s, which is not there; restore the data set from a backup", row.ID, row.Task)
+		}
+		for i := range row.Nodes {
+			p, ok := parts[job.PartKey(row.ID, i)]
+			if !ok {
+				return nil, fmt.Errorf("attempt %s has %d parts, of which number %d is missing; restore the data set from a backup", row.ID, row.Nodes, i)
+			}
+			row.Parts = append(row.Parts, p)
 		}
 		a := &attempt{AttemptRow: row, task: t}
 		c.addAttempt(a)

@@ -50,7 +50,8 @@ func (e NodeUp) apply(c *Cluster, t *change) error {
 		return err
 	}
 	topo := e.Topology
-	n.topo, n.row.Agent, n.row.Boot, n.row.GPUs = &topo, e.Agent, e.Boot, slices.Clone(e.GPUs)
+	n.setTopology(&topo)
+	n.row.Agent, n.row.Boot, n.row.GPUs = e.Agent, e.Boot, slices.Clone(e.GPUs)
 	mark(&t.topologies, e.Node)
 	mark(&t.touched, e.Node)
 	// What else is on the node is not known before the inventory.
@@ -80,7 +81,7 @@ func (e NodeLost) apply(c *Cluster, t *change) error {
 	for _, a := range slices.Clone(n.live) {
 		i, _ := a.part(e.Node)
 		a.Parts[i].Cut = true
-		t.changed(a)
+		t.part(a, i)
 		if a.task.spec.OnNodeLoss != job.NodeLossWait && !a.recorded(i) {
 			why := nodeLost(e.Node, e.Why)
 			if a.Parts[i].Failure == nil {
@@ -180,16 +181,17 @@ func (e Inventory) apply(c *Cluster, t *change) error {
 				t.gone(a, i, shimLost(e.Node, "it was not there when the node came back"))
 			} else if p.Cut {
 				p.Cut = false
-				t.changed(a)
+				t.part(a, i)
 				t.settle(a)
 			}
 			continue
 		}
 		p.Seen, p.Cut = true, false
 		if e.Shims[k].Phase == ShimRunning {
-			p.Ready, p.Started = true, true
+			p.Started = true
+			t.ready(a, i)
 		}
-		t.changed(a)
+		t.part(a, i)
 		t.settle(a)
 	}
 	return nil

@@ -30,8 +30,12 @@ func (a *attempt) launched() bool {
 func (t *change) end(a *attempt, why job.Reason, now bool) {
 	if a.End == nil {
 		a.End = &why
+		t.touch(a)
 	}
-	a.EndNow = a.EndNow || now
+	if now && !a.EndNow {
+		a.EndNow = true
+		t.touch(a)
+	}
 	t.changed(a)
 	if a.State != job.AttemptEnding {
 		t.become(a, job.AttemptEnding)
@@ -45,7 +49,7 @@ func (t *change) gone(a *attempt, i int, why job.Reason) {
 	n := t.c.nodes[p.Node]
 	n.live = slices.DeleteFunc(n.live, func(x *attempt) bool { return x == a })
 	t.freed(p.Node)
-	t.changed(a)
+	t.part(a, i)
 	if !a.recorded(i) {
 		if p.Failure == nil && a.End == nil {
 			p.Failure = &why
@@ -183,6 +187,9 @@ func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, agai
 	}
 	a.Requeue = a.Requeue && !a.settled()
 	t.changed(a)
+	if !a.gang() {
+		t.touch(a) // it may have recorded everything
+	}
 	t.block(a.task, a.ID, done, again, was)
 }
 
@@ -240,6 +247,9 @@ func (t *change) ended(a *attempt) {
 	t.become(a, job.AttemptEnded)
 	c, task := t.c, a.task
 	delete(c.attempts, a.ID)
+	for i := range a.Parts {
+		t.part(a, i)
+	}
 	task.live = slices.DeleteFunc(task.live, func(x *attempt) bool { return x == a })
 	if a.gang() || a.End != nil {
 		t.rows = append(t.rows, job.Encode(job.TableAutopsy, a.ID, a.AttemptRow))

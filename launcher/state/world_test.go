@@ -31,6 +31,7 @@ type world struct {
 	ids  map[string]bool // attempts ever placed
 	last map[string]job.AttemptState
 	log  []Notice
+	want map[string][]Part // Desired after the last event
 	// every n-th event the state is compared with what its rows load to.
 	every, events int
 }
@@ -62,6 +63,16 @@ func (w *world) try(what What) (Change, error) {
 	if w.events++; w.every > 0 && w.events%w.every == 0 {
 		w.reload(what)
 	}
+	want := map[string][]Part{}
+	for _, n := range w.c.order {
+		name := n.row.Name
+		want[name] = w.c.Desired(name)
+		d := Delta(w.want[name], want[name])
+		if len(d.Set)+len(d.Remove) > 0 && !slices.Contains(ch.Touched, name) {
+			w.t.Fatalf("%T%+v: %s has something else to do, and only %v are touched: %+v", what, what, name, ch.Touched, d)
+		}
+	}
+	w.want = want
 	for _, n := range ch.Notices {
 		w.log = append(w.log, n)
 		if n.Kind != AttemptState || n.Record == nil {
@@ -193,6 +204,20 @@ func (w *world) submit(uid string, t job.TaskSpec) (string, string) {
 	t.Command = []string{"true"}
 	w.apply(JobSubmitted{UID: uid, Spec: job.Spec{ID: "job", Tasks: []job.TaskSpec{t}, Session: true}})
 	return uid, job.TaskUID(uid, 0)
+}
+
+// submitQuiet and planOnly do without the checks after every event.
+func (w *world) submitQuiet(uid string, t job.TaskSpec) (string, string) {
+	w.t.Helper()
+	what := JobSubmitted{UID: uid, Spec: job.Spec{ID: "job", Tasks: []job.TaskSpec{t}}}
+	if _, err := w.c.Apply(Event{At: w.now, What: what}); err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	return uid, job.TaskUID(uid, 0)
+}
+
+func (w *world) planOnly() []sched.Placement {
+	return sched.Plan(w.now, w.c.View(), sched.Policy{}).Place
 }
 
 func (w *world) status(task string) TaskStatus {
