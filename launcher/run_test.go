@@ -67,7 +67,7 @@ func config(t *testing.T, command ...string) (RunConfig, *recorder) {
 		Provider: p, Base: base, Who: "test", Out: rec, Log: slog.New(slog.DiscardHandler),
 		Spec: job.Spec{ID: "test", Session: true, Tasks: []job.TaskSpec{{
 			ID: "run", Kind: job.Gang, Ranks: 1, MPI: "none", Launch: job.LaunchRanks, Command: command,
-			WorkDir: "/", Env: os.Environ(), EnvClear: true, OnNodeLoss: job.NodeLossFail,
+			WorkDir: "/", EnvBase: os.Environ(), OnNodeLoss: job.NodeLossFail,
 		}}},
 	}, rec
 }

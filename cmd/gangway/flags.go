@@ -249,7 +249,7 @@ func (f *runFlags) surroundings(t *job.TaskSpec, local bool) error {
 		t.WorkDir = filepath.Join(cwd, f.chdir)
 	}
 	if local {
-		t.Env, t.EnvClear = os.Environ(), true
+		t.EnvBase = os.Environ()
 	}
 	for _, e := range f.env {
 		name, _, ok := strings.Cut(e, "=")

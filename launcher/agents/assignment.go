@@ -36,7 +36,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		Name: &wire.AttemptName{Cluster: p.Cluster, TaskUid: p.TaskUID,
 			Range: &wire.Range{Lo: p.Range.Lo, Hi: p.Range.Hi}, Attempt: p.Attempt, Epoch: p.Epoch},
 		Job: p.JobID, Task: t.ID, Node: p.Node,
-		Command: t.Command, Workdir: t.WorkDir, Env: t.Env, EnvClear: t.EnvClear,
+		Command: t.Command, Workdir: t.WorkDir, Env: t.Env, EnvBase: t.EnvBase,
 		Mpi: t.MPI, LaunchVia: t.Via, Bcast: t.Bcast, Stdin: t.Stdin && p.NodeIndex == 0, StdinTty: t.StdinTTY,
 		TimeLimitMs: uint64(t.TimeLimit.Milliseconds()), MemoryBytes: p.Memory,
 		LaunchDeadlineMs: uint64(orDefault(t.LaunchDeadline, defaultDeadline).Milliseconds()),

@@ -120,9 +120,9 @@ type TaskSpec struct {
 	LaunchDeadline time.Duration `json:"launch_deadline,omitempty"` // for all ranks to be there; 0: the launcher's default
 
 	Command  []string `json:"command"`
-	WorkDir  string   `json:"workdir,omitempty"`   // "": the user's home
-	Env      []string `json:"env,omitempty"`       // K=V, applied after the set-up script
-	EnvClear bool     `json:"env_clear,omitempty"` // Env is the whole environment
+	WorkDir  string   `json:"workdir,omitempty"`  // "": the user's home
+	Env      []string `json:"env,omitempty"`      // K=V, applied after the set-up script
+	EnvBase  []string `json:"env_base,omitempty"` // K=V to begin with; empty: the node's own environment
 	Setup    *Setup   `json:"setup,omitempty"`
 	Stdin    bool     `json:"stdin,omitempty"` // rank 0, or the primary, reads the client's stdin
 	StdinTTY bool     `json:"stdin_tty,omitempty"`

@@ -171,8 +171,8 @@ func (s *shim) workdir() (string, *wire.Failure) {
 // with the user's settings on top.
 func (s *shim) environment(ctx context.Context, workdir string) ([]string, *wire.Failure) {
 	base, over := os.Environ(), s.a.GetEnv()
-	if s.a.GetEnvClear() {
-		base, over = over, nil
+	if b := s.a.GetEnvBase(); len(b) > 0 {
+		base = b
 	}
 	var own []string
 	for _, kv := range mpi.Scrub(base) {

@@ -1383,7 +1383,7 @@ type Assignment struct {
 	Command          []string               `protobuf:"bytes,10,rep,name=command,proto3" json:"command,omitempty"`
 	Workdir          string                 `protobuf:"bytes,11,opt,name=workdir,proto3" json:"workdir,omitempty"`                            // "" : the home directory
 	Env              []string               `protobuf:"bytes,12,rep,name=env,proto3" json:"env,omitempty"`                                    // K=V, applied after the set-up script
-	EnvClear         bool                   `protobuf:"varint,13,opt,name=env_clear,json=envClear,proto3" json:"env_clear,omitempty"`         // env is the whole environment (local runs)
+	EnvBase          []string               `protobuf:"bytes,13,rep,name=env_base,json=envBase,proto3" json:"env_base,omitempty"`             // K=V to begin with; empty: the node's own environment
 	SetupScript      []byte                 `protobuf:"bytes,14,opt,name=setup_script,json=setupScript,proto3" json:"setup_script,omitempty"` // sourced by /bin/sh before detection and launch
 	SetupName        string                 `protobuf:"bytes,15,opt,name=setup_name,json=setupName,proto3" json:"setup_name,omitempty"`
 	Launch           LaunchMode             `protobuf:"varint,16,opt,name=launch,proto3,enum=gangway.wire.v1.LaunchMode" json:"launch,omitempty"`
@@ -1497,11 +1497,11 @@ func (x *Assignment) GetEnv() []string {
 	return nil
 }
 
-func (x *Assignment) GetEnvClear() bool {
+func (x *Assignment) GetEnvBase() []string {
 	if x != nil {
-		return x.EnvClear
+		return x.EnvBase
 	}
-	return false
+	return nil
 }
 
 func (x *Assignment) GetSetupScript() []byte {
@@ -3736,7 +3736,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06remove\x18\x03 \x03(\tR\x06remove\"\x1d\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\t\n" +
-	"\aGoodbye\"\xd7\b\n" +
+	"\aGoodbye\"\xd5\b\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3746,8 +3746,8 @@ const file_wire_proto_rawDesc = "" +
 	"\acommand\x18\n" +
 	" \x03(\tR\acommand\x12\x18\n" +
 	"\aworkdir\x18\v \x01(\tR\aworkdir\x12\x10\n" +
-	"\x03env\x18\f \x03(\tR\x03env\x12\x1b\n" +
-	"\tenv_clear\x18\r \x01(\bR\benvClear\x12!\n" +
+	"\x03env\x18\f \x03(\tR\x03env\x12\x19\n" +
+	"\benv_base\x18\r \x03(\tR\aenvBase\x12!\n" +
 	"\fsetup_script\x18\x0e \x01(\fR\vsetupScript\x12\x1d\n" +
 	"\n" +
 	"setup_name\x18\x0f \x01(\tR\tsetupName\x123\n" +
