@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(RshMain(os.Args))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "shim" {
-		c, err := net.FileConn(os.NewFile(3, "agent"))
+		c, err := fileConn(os.NewFile(3, "agent"))
 		if err == nil {
 			err = Main(context.Background(), c)
 		}
@@ -44,6 +44,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+func fileConn(f *os.File) (net.Conn, error) {
+	defer f.Close()
+	return net.FileConn(f)
 }
 
 var counter atomic.Int32

@@ -22,6 +22,7 @@ type rank struct {
 	conn       net.Conn      // of its wrapper
 	p          *proc.Process // started by this shim, without a wrapper
 	pid        int           // of the program; 0: not started
+	pending    []int         // signals that came before the pid was known
 	registered bool
 	ended      bool
 	termed     bool // it was sent a signal that ends, by gangway
@@ -293,9 +294,10 @@ func (s *shim) rankRegistered(r *rank) {
 func (s *shim) rankStarted(r *rank, pid int) {
 	r.pid = pid
 	s.saidStarted(r.n, pid)
-	if s.killing {
-		s.kill(r, int(syscall.SIGKILL)) // it came too late
+	for _, n := range r.pending {
+		s.kill(r, n)
 	}
+	r.pending = nil
 }
 
 // rankFailed ends a rank whose program did not start.
@@ -338,8 +340,12 @@ func (s *shim) signalRanks(n int) {
 // kill sends a signal to a rank's program. Those by which people end programs
 // go to its children too, as from a terminal: a rank may be a script.
 func (s *shim) kill(r *rank, n int) {
-	if r.pid > 0 && !r.ended {
+	switch {
+	case r.ended:
+	case r.pid > 0:
 		s.signalTree(r.pid, n)
+	case r.registered:
+		r.pending = append(r.pending, n)
 	}
 }
 
