@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // port is the name of a host's end at the bridge.
@@ -69,7 +71,21 @@ func (l *Lab) Destroy(i int) error {
 		// An error only means that the lab isn't whole.
 		_ = l.Cut(i)
 	}
-	return h.keeper.kill()
+	if err := h.keeper.kill(); err != nil {
+		return err
+	}
+	// The kernel ends the rest of the namespace by itself, and a process that
+	// gives back much memory takes its time.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		procs, err := l.Procs(i)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(procs, func(p Proc) bool { return p.State != 'Z' }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("host %s: its processes did not end", h.name)
 }
 
 // Bytes returns what host i has received and sent through its interface since
