@@ -126,6 +126,7 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	}
 	addrs, ifaces, err := topology.SharedNetwork(nodes, task.spec.Network)
 	if err != nil && (len(nodes) > 1 || task.spec.Network != "") {
+		t.replan = true // the plan counted on these cores being taken
 		why := job.Reason{Code: job.FailNoNetwork, Detail: err.Error()}
 		t.block(task, a.ID, []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}, nil, job.Outcome{})
 		return

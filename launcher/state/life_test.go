@@ -200,6 +200,18 @@ func TestEnds(t *testing.T) {
 			func(string) What { return CancelRequested{Job: "abcd", Now: true} },
 			result("n1", job.Result{Signal: 15, Failure: fail(job.FailCancelled)}),
 		}, signal: 15, code: job.FailCancelled, phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "cancelled, exits by itself, no retry", running: true, spec: func(s *job.TaskSpec) { s.Retries = 5 }, events: []func(string) What{
+			func(string) What { return CancelRequested{Job: "abcd", Task: "abcd-0"} },
+			result("n1", job.Result{ExitCode: 4}),
+		}, exit: 4, code: job.FailRank, phases: []Phase{PhaseForget, PhaseEnd}, decided: true},
+		{name: "cancelled while it waits for proof", running: true, spec: func(s *job.TaskSpec) { s.OnNodeLoss = "" }, events: []func(string) What{
+			func(string) What { return NodeLost{Node: "n1"} },
+			func(string) What { return CancelRequested{Job: "abcd"} },
+		}, exit: 125, code: job.FailCancelled, phases: []Phase{PhaseEnd, PhaseEnd}, decided: true},
+		{name: "refused, then cancelled", spec: func(s *job.TaskSpec) { s.OnNodeLoss = "" }, events: []func(string) What{
+			func(id string) What { return AttemptRefused{ID: id, Node: "n2", Claimed: true} },
+			func(string) What { return CancelRequested{Job: "abcd"} },
+		}, exit: 125, code: job.FailCancelled, phases: []Phase{PhaseEnd, 0}, decided: true},
 		{name: "done before the cancel took hold", running: true, events: []func(string) What{
 			func(string) What { return CancelRequested{Job: "abcd"} },
 			result("n1", job.Result{}),
@@ -262,6 +274,36 @@ func (w *world) heal2() {
 		w.up(i, 2)
 	}
 	w.serve(good)
+}
+
+// TestFirstFailureStands: of several failures the first decides, and only an
+// end that can't wait is without grace.
+func TestFirstFailureStands(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2, 2)
+	_, task := w.submit("abcd", gang(3, 2))
+	a := w.run(task)
+	w.apply(AttemptResult{ID: a.ID, Node: "n2", Result: job.Result{ExitCode: 7}})
+	wantEqual(t, "end without grace", false, w.c.Desired("n3")[0].EndNow)
+	w.apply(AttemptResult{ID: a.ID, Node: "n3", Result: job.Result{ExitCode: 9}})
+	w.apply(ShimGone{ID: a.ID, Node: "n1"})
+	wantEqual(t, "exit", 7, w.status(task).Last.ExitCode)
+
+	_, task = w.submit("efgh", gang(1, 1))
+	a = w.run(task)
+	p := func() Part {
+		for _, p := range w.c.Desired("n1") {
+			if p.ID == a.ID {
+				return p
+			}
+		}
+		t.Fatal("no part")
+		return Part{}
+	}
+	w.apply(CancelRequested{Job: "efgh", Reason: job.Reason{Detail: "first"}})
+	wantEqual(t, "end", []any{false, "first"}, []any{p().EndNow, p().End.Detail})
+	w.apply(CancelRequested{Job: "efgh", Reason: job.Reason{Detail: "second"}, Now: true})
+	wantEqual(t, "end", []any{true, "first"}, []any{p().EndNow, p().End.Detail})
 }
 
 func TestRetriesCount(t *testing.T) {

@@ -32,6 +32,7 @@ type world struct {
 	last map[string]job.AttemptState
 	log  []Notice
 	want map[string][]Part // Desired after the last event
+	view string            // what the scheduler saw after it
 	// every n-th event the state is compared with what its rows load to.
 	every, events int
 }
@@ -73,6 +74,17 @@ func (w *world) try(what What) (Change, error) {
 		}
 	}
 	w.want = want
+	view := ""
+	for _, n := range w.c.View().Nodes {
+		view += fmt.Sprintf("%+v\n", *n)
+	}
+	for _, p := range w.c.View().Pending {
+		view += fmt.Sprintf("%s %+v\n", p.Task, p.Try)
+	}
+	if view != w.view && !ch.Replan {
+		w.t.Fatalf("%T%+v: the scheduler is not told of a change", what, what)
+	}
+	w.view = view
 	for _, n := range ch.Notices {
 		w.log = append(w.log, n)
 		if n.Kind != AttemptState || n.Record == nil {
