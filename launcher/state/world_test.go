@@ -33,13 +33,14 @@ type world struct {
 	log  []Notice
 	want map[string][]Part // Desired after the last event
 	view string            // what the scheduler saw after it
+	task map[string]job.TaskState
 	// every n-th event the state is compared with what its rows load to.
 	every, events int
 }
 
 func newWorld(t tester) *world {
 	return &world{t: t, c: New("test", 1), rows: map[string]job.Row{}, now: time.Unix(1e9, 0),
-		ids: map[string]bool{}, last: map[string]job.AttemptState{}, every: 1}
+		ids: map[string]bool{}, last: map[string]job.AttemptState{}, task: map[string]job.TaskState{}, every: 1}
 }
 
 // try applies an event and checks everything that must hold whatever it was.
@@ -74,6 +75,14 @@ func (w *world) try(what What) (Change, error) {
 		}
 	}
 	w.want = want
+	for uid := range w.c.tasks {
+		s := w.status(uid)
+		was, ok := w.task[uid]
+		if ok && s.Spec.Range.Len() == 1 && was != s.State && !was.MayBecome(s.State) {
+			w.t.Fatalf("%T%+v: task %s went from %s to %s", what, what, uid, was, s.State)
+		}
+		w.task[uid] = s.State
+	}
 	view := ""
 	for _, n := range w.c.View().Nodes {
 		view += fmt.Sprintf("%+v\n", *n)
