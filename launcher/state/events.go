@@ -29,7 +29,8 @@ type Restarted struct{ Epoch uint64 }
 type NodeAdded struct{ Node string }
 
 // NodeUp reports a session with the node's agent. GPUs are the indices that
-// tasks may be given. Inventory follows.
+// tasks may be given. The node takes work once its Inventory, which follows, is
+// in: only then is it known what others hold there.
 type NodeUp struct {
 	Node     string
 	Agent    string // the agent process's life
