@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gangway/launcher/job"
-	"gangway/launcher/sched"
 	"gangway/topology"
 )
 
