@@ -162,8 +162,15 @@ func (a *agent) handle(s *session, m *wire.LauncherMessage) {
 	case *wire.LauncherMessage_Desired:
 		a.desired(s, m.Desired)
 	case *wire.LauncherMessage_ToShim:
-		if sh := a.shims[m.ToShim.GetId()]; sh != nil && sh.e.Cluster == s.cluster {
+		sh := a.shims[m.ToShim.GetId()]
+		switch {
+		case sh != nil && sh.e.Cluster == s.cluster:
 			sh.send(m.ToShim)
+		case sh == nil && (m.ToShim.GetEnd() != nil || m.ToShim.GetForget() != nil):
+			// The launcher waits for the end of something that is not here,
+			// and would hold its cores for ever.
+			s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
+				Id: m.ToShim.GetId(), Lost: true, Reason: "it is not on this node"}}})
 		}
 	case *wire.LauncherMessage_Heartbeat:
 		for _, sh := range a.shims {

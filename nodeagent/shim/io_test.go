@@ -97,11 +97,12 @@ func TestStdin(t *testing.T) {
 			m.launch()
 			sent := uint64(0)
 			for sent < uint64(len(in)) {
-				m.until("credit", 10*time.Second, func() bool { return m.credit > sent })
-				if m.credit > sent+2*stdinWindow {
-					t.Fatalf("credit up to %d with %d sent", m.credit, sent)
+				var credit uint64
+				m.until("credit", 10*time.Second, func() bool { credit = m.credit; return credit > sent })
+				if credit > sent+2*stdinWindow {
+					t.Fatalf("credit up to %d with %d sent", credit, sent)
 				}
-				to := min(m.credit, uint64(len(in)), sent+10000)
+				to := min(credit, uint64(len(in)), sent+10000)
 				m.send(&wire.ToShim{M: &wire.ToShim_Stdin{Stdin: &wire.Stdin{Offset: sent, Data: in[sent:to]}}})
 				// A new agent says some of it again.
 				back := min(sent, 100)
