@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -68,6 +67,18 @@ type RunResult struct {
 	Attempt *job.AttemptRow // the last one; nil: never placed
 	Plan    *agents.Plan
 	Ranks   map[uint32]Place // what the shims bound, by rank
+	// Broken is why the output could not be written; the job was ended then.
+	Broken error
+}
+
+// InterruptedError reports a signal that came before the job was submitted.
+type InterruptedError struct {
+	Number int
+	Name   string
+}
+
+func (e *InterruptedError) Error() string {
+	return "interrupted by " + e.Name + " while connecting to the nodes"
 }
 
 // Place is where a rank is.
@@ -108,7 +119,7 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 		Failed: r.connectFailed, Up: r.traffic.sessionUp,
 	})
 	// The parts stop in the order in which they need each other.
-	var applier, sessions, printer sync.WaitGroup
+	var applier, sessions, printer, drained sync.WaitGroup
 	appCtx, stopApplier := context.WithCancel(context.WithoutCancel(ctx))
 	sesCtx, stopSessions := context.WithCancel(context.WithoutCancel(ctx))
 	var appErr error
@@ -119,13 +130,17 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 		stopSessions()
 		sessions.Wait()
 		stopApplier()
-		drain(r.notices, appDone)
 		applier.Wait()
+		drained.Wait()
 		r.traffic.stop()
+		if r.traffic.gaveUp() {
+			return // the printer may hang in a write for ever
+		}
 		printer.Wait()
 	}()
 	for _, n := range nodes {
 		if err := r.ctl.Do(ctx, state.NodeAdded{Node: n.Name}); err != nil {
+			drained.Go(func() { drain(r.notices, appDone) })
 			return RunResult{}, err
 		}
 	}
@@ -136,6 +151,7 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	if err != nil && appErr != nil && errors.Is(err, control.ErrStopped) {
 		err = appErr
 	}
+	drained.Go(func() { drain(r.notices, appDone) })
 	// Whatever the end was: nothing of it stays on a node that answers.
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeWait)
 	defer cancel()
@@ -144,6 +160,9 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	}
 	return res, err
 }
+
+// abandonWait is how long the output of a cancelled job is waited for.
+const abandonWait = 5 * time.Second
 
 // goodbyeWait is how long the end of a job may take to be confirmed by the
 // nodes: a lease and its margin, after which they end it by themselves.
@@ -208,7 +227,13 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 	done := ctx.Done()
 	waitNote := time.NewTicker(time.Second)
 	defer waitNote.Stop()
-	var escalate <-chan time.Time
+	var escalate, abandon <-chan time.Time
+	cancel := func(why string) {
+		r.cancel(why, true)
+		if abandon == nil {
+			abandon = time.After(abandonWait)
+		}
+	}
 	var said string
 	for {
 		select {
@@ -229,8 +254,11 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 				r.traffic.signal(s.Number)
 				break
 			}
+			if abandon != nil {
+				r.traffic.giveUp() // asked once more
+			}
 			if escalate != nil || !r.traffic.running() {
-				r.cancel("cancelled by "+s.Name, true)
+				cancel("cancelled by " + s.Name)
 				break
 			}
 			r.traffic.signal(s.Number)
@@ -238,10 +266,16 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 			r.traffic.interruptedBy(s.Name)
 		case <-escalate:
 			escalate = nil
-			r.cancel("cancelled by "+r.traffic.interrupter(), true)
+			cancel("cancelled by " + r.traffic.interrupter())
+		case <-abandon:
+			r.traffic.giveUp()
+		case err := <-r.traffic.broken:
+			res.Broken = err
+			r.traffic.giveUp()
+			cancel("its output can't be written")
 		case <-done:
 			done = nil
-			r.cancel("the launcher was told to stop", true)
+			cancel("the launcher was told to stop")
 		case err := <-r.failed:
 			return res, err
 		case <-appDone:
@@ -265,7 +299,7 @@ func (r *run) connected(ctx context.Context, appDone <-chan struct{}) error {
 			return err
 		case s := <-r.cfg.Signals:
 			if s.Cancel {
-				return fmt.Errorf("interrupted by %s while connecting to the nodes", s.Name)
+				return &InterruptedError{Number: s.Number, Name: s.Name}
 			}
 		case <-ctx.Done():
 			return ctx.Err()

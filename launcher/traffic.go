@@ -28,6 +28,8 @@ type traffic struct {
 	stdin   *feeder
 	by      string // signal that interrupted
 	started bool
+	discard bool       // nobody reads our output any more
+	broken  chan error // the first write that failed
 }
 
 // part is one node's side of the attempt.
@@ -41,10 +43,11 @@ type outItem struct {
 	node string
 	id   string
 	out  *wire.Output
+	tell func() // set: a notice, in its place between the output
 }
 
 func newTraffic(r *run) *traffic {
-	t := &traffic{run: r, parts: map[string]*part{}, ranks: map[uint32]Place{}}
+	t := &traffic{run: r, parts: map[string]*part{}, ranks: map[uint32]Place{}, broken: make(chan error, 1)}
 	t.more = sync.NewCond(&t.mu)
 	return t
 }
@@ -106,10 +109,13 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 	defer t.mu.Unlock()
 	switch x := m.GetM().(type) {
 	case *wire.FromShim_Output:
-		t.queue = append(t.queue, outItem{node: node, id: m.GetId(), out: x.Output})
-		t.more.Signal()
+		if t.discard {
+			t.ack(node, m.GetId(), x.Output)
+			break
+		}
+		t.put(outItem{node: node, id: m.GetId(), out: x.Output})
 	case *wire.FromShim_Notice:
-		go t.run.cfg.Out.Notice(node, x.Notice.GetText(), x.Notice.GetWarning())
+		t.put(outItem{tell: func() { t.run.cfg.Out.Notice(node, x.Notice.GetText(), x.Notice.GetWarning()) }})
 	case *wire.FromShim_Ready:
 		for _, r := range x.Ready.GetRanks() {
 			t.ranks[r.GetRank()] = Place{Rank: int(r.GetRank()), Node: node, CPUs: r.GetCpus(), GPUs: r.GetGpus(), Threads: int(r.GetThreads())}
@@ -117,7 +123,7 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 	case *wire.FromShim_Plan:
 		p := agents.PlanOf(x.Plan)
 		t.placed = &p
-		go t.run.cfg.Out.Planned(node, p)
+		t.put(outItem{tell: func() { t.run.cfg.Out.Planned(node, p) }})
 	case *wire.FromShim_StdinCredit:
 		if t.stdin != nil && t.stdin.id == m.GetId() {
 			t.stdin.credit(x.StdinCredit.GetUpto())
@@ -128,6 +134,37 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 			t.sendFile(node, x.FileAck.GetOffset())
 		}
 	}
+}
+
+func (t *traffic) put(it outItem) {
+	t.queue = append(t.queue, it)
+	t.more.Signal()
+}
+
+func (t *traffic) ack(node, id string, o *wire.Output) {
+	t.run.fleet.Send(node, &wire.ToShim{Id: id, M: &wire.ToShim_OutputAck{OutputAck: &wire.OutputAck{
+		Offset: o.GetOffset() + uint64(len(o.GetData()))}}})
+}
+
+// giveUp drops all output from now on, so that a reader that is stuck does not
+// keep the nodes' processes waiting.
+func (t *traffic) giveUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.discard = true
+	for _, it := range t.queue {
+		if it.out != nil {
+			t.ack(it.node, it.id, it.out)
+		}
+	}
+	t.queue = nil
+	t.more.Broadcast()
+}
+
+func (t *traffic) gaveUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.discard
 }
 
 // sessionUp repeats what may have been lost with the node's last session.
@@ -154,6 +191,10 @@ func (t *traffic) print() {
 		stopped := t.stopped
 		t.mu.Unlock()
 		for _, it := range batch {
+			if it.tell != nil {
+				it.tell()
+				continue
+			}
 			t.write(it)
 		}
 		if stopped && len(batch) == 0 {
@@ -168,18 +209,22 @@ func (t *traffic) write(it outItem) {
 	current := p != nil && t.id == it.id
 	var skip uint64
 	end := it.out.GetOffset() + uint64(len(it.out.GetData()))
+	drop := t.discard
 	if current {
 		// After a reconnection the shim repeats what it has no receipt for.
 		skip = min(max(p.next, it.out.GetOffset())-it.out.GetOffset(), uint64(len(it.out.GetData())))
 		p.next = max(p.next, end)
 	}
 	t.mu.Unlock()
-	if data := it.out.GetData()[skip:]; len(data) > 0 {
-		// A reader that went away (a closed pipe) does not stop the job; the
-		// command line decides what it means.
-		_ = t.run.cfg.Out.Output(it.node, int(it.out.GetRank()), it.out.GetStream() == wire.Stream_STREAM_STDERR, data)
+	if data := it.out.GetData()[skip:]; len(data) > 0 && !drop {
+		if err := t.run.cfg.Out.Output(it.node, int(it.out.GetRank()), it.out.GetStream() == wire.Stream_STREAM_STDERR, data); err != nil {
+			select {
+			case t.broken <- err:
+			default: // the first one decides
+			}
+		}
 	}
-	t.run.fleet.Send(it.node, &wire.ToShim{Id: it.id, M: &wire.ToShim_OutputAck{OutputAck: &wire.OutputAck{Offset: end}}})
+	t.ack(it.node, it.id, it.out)
 }
 
 // stop lets print write what is there and end.

@@ -109,10 +109,13 @@ func (d Dir) entries() ([]entry, error) {
 	var out []entry
 	var errs []error
 	for _, n := range names {
+		p := filepath.Join(string(d), "shims", n.Name())
+		if strings.HasSuffix(n.Name(), ".new") {
+			_ = os.Remove(p) // half written by an agent that died
+		}
 		if !strings.HasSuffix(n.Name(), ".json") {
 			continue
 		}
-		p := filepath.Join(string(d), "shims", n.Name())
 		b, err := os.ReadFile(p)
 		if err == nil {
 			var e entry

@@ -2,10 +2,13 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 func TestSetupEnvironmentAndDirectory(t *testing.T) {
@@ -89,4 +92,64 @@ func TestHostfile(t *testing.T) {
 			t.Errorf("ranks are at %q, want %q", got, want)
 		}
 	})
+}
+
+// A reader that goes away ends the job, as it ends any writer to a pipe.
+func TestClosedOutput(t *testing.T) {
+	b := local(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.startTo(w, "run", "--mpi", "none", "--", "yes")
+	_ = w.Close()
+	if _, err := r.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	if got := p.status(); got != 128+13 {
+		t.Fatalf("status %d, want 141; %s", got, p.err)
+	}
+}
+
+// A reader that is stuck does not keep a cancelled job alive.
+func TestStuckOutput(t *testing.T) {
+	b := local(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p := b.startTo(w, "run", "--mpi", "none", "--", "yes")
+	_ = w.Close()
+	if _, err := r.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Process.Signal(os.Interrupt)
+	p.status()
+	b.nothingLeft(5 * time.Second)
+}
+
+// Runs that come and go on one node don't get into each other's agent.
+func TestManyRunsAtOnce(t *testing.T) {
+	b := local(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var bad []string
+	for range 2 {
+		wg.Go(func() {
+			for range 15 {
+				c := exec.Command(b.bin, "run", "--tmpdir", b.base, "--mpi", "none", "--", "true")
+				if out, err := c.CombinedOutput(); err != nil {
+					mu.Lock()
+					bad = append(bad, err.Error()+": "+string(out))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(bad) > 0 {
+		t.Errorf("%d of 30 runs failed:\n%s", len(bad), strings.Join(bad, "\n"))
+	}
 }

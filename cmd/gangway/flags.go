@@ -200,8 +200,9 @@ func (f *runFlags) shape(t *job.TaskSpec, entries []topology.HostEntry) {
 	}
 	switch {
 	case len(entries) == 0:
-		if t.Ranks == 0 && t.RanksPerNode == 0 && t.Nodes == 0 {
-			t.Ranks = 1
+		if t.Ranks == 0 {
+			t.Nodes = max(t.Nodes, 1)
+			t.RanksPerNode = max(t.RanksPerNode, 1)
 		}
 	case slots && f.ppn == 0 && f.nodes == 0:
 		// A hostfile with slots says how many ranks go where, in its order.

@@ -92,8 +92,14 @@ type bed struct {
 	t     *testing.T
 	bin   string
 	lab   *lab.Lab
-	base  string // --tmpdir for local runs
-	group bool   // start the next one in a process group of its own
+	base  string   // --tmpdir for local runs
+	group bool     // start the next one in a process group of its own
+	to    *os.File // stdout of the next one
+}
+
+func (b *bed) startTo(w *os.File, args ...string) *process {
+	b.to = w
+	return b.start(nil, nil, args...)
 }
 
 func (b *bed) startGroup(args ...string) *process {
@@ -162,6 +168,9 @@ func (b *bed) start(stdin *os.File, env []string, args ...string) *process {
 		p.Stdin = stdin
 	}
 	p.Stdout, p.Stderr = p.out, p.err
+	if b.to != nil {
+		p.Stdout = b.to
+	}
 	if err := startIt(); err != nil {
 		b.t.Fatal(err)
 	}

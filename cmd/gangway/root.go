@@ -29,6 +29,9 @@ func execute(args []string) int {
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.Execute()
+	if err != nil && strings.HasPrefix(err.Error(), "if any flags in the group") {
+		err = usagef("this machine, ssh hosts and standing agents exclude each other", "give only one of --hosts, --hostfile and --agents")
+	}
 	return report(a.stderr, a.json, err)
 }
 

@@ -187,6 +187,10 @@ func poolError(err error) error {
 }
 
 func runError(err error) error {
+	var in *launcher.InterruptedError
+	if errors.As(err, &in) {
+		return &userError{msg: in.Error(), code: exitSignal + in.Number, err: err}
+	}
 	var imp *state.ImpossibleError
 	if errors.As(err, &imp) {
 		hint := imp.Reason.Hint

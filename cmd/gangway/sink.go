@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 
 	"gangway/launcher"
 	"gangway/launcher/agents"
@@ -187,6 +189,12 @@ func planLine(p agents.Plan) string {
 
 // finish prints the end and returns the exit status as an error.
 func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool) error {
+	if res.Broken != nil {
+		if errors.Is(res.Broken, syscall.EPIPE) {
+			return &statusError{code: exitSignal + int(syscall.SIGPIPE)} // as any writer to a closed pipe
+		}
+		return fmt.Errorf("the output can't be written, so the job was ended: %w", res.Broken)
+	}
 	s.flush()
 	out := res.Outcome
 	if planOnly && out.Success {

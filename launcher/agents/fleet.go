@@ -63,9 +63,10 @@ const heartbeat = 2 * time.Second
 
 // Fleet keeps a session to every node.
 type Fleet struct {
-	cfg   Config
-	mu    sync.Mutex
-	nodes map[string]*node
+	cfg     Config
+	mu      sync.Mutex
+	nodes   map[string]*node
+	leaving bool // Goodbye was said: sessions that end stay ended
 }
 
 // node is a node's place in the fleet; session is nil while there is none.
@@ -86,7 +87,7 @@ func (f *Fleet) Keep(ctx context.Context, name string) {
 	n := &node{name: name}
 	f.nodes[name] = n
 	f.mu.Unlock()
-	everUp := false
+	everUp, silent := false, 0
 	for pause := 100 * time.Millisecond; ; {
 		up, err := f.connect(ctx, n)
 		if ctx.Err() != nil {
@@ -100,7 +101,16 @@ func (f *Fleet) Keep(ctx context.Context, name string) {
 				why = err.Error()
 			}
 			f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: why})
+		} else if errors.Is(err, errNoHello) && silent < 5 {
+			// The agent that was there ended just then; the next one is new.
+			silent++
 		} else if err != nil && !f.cfg.Failed(name, err, everUp) {
+			return
+		}
+		f.mu.Lock()
+		leaving := f.leaving
+		f.mu.Unlock()
+		if leaving {
 			return
 		}
 		select {
@@ -137,10 +147,12 @@ func (f *Fleet) connect(ctx context.Context, n *node) (up bool, err error) {
 		}
 	}
 	if err == nil && !h.up {
-		err = fmt.Errorf("node %s: the connection to the agent ended before it said anything", n.name)
+		err = fmt.Errorf("node %s: %w", n.name, errNoHello)
 	}
 	return h.up, err
 }
+
+var errNoHello = errors.New("the connection to the agent ended before it said anything")
 
 // handler serves the one session of a connection.
 type handler struct {
@@ -156,7 +168,7 @@ type handler struct {
 func (h *handler) Session(ctx context.Context, stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage]) error {
 	defer h.cancel() // the session is the connection
 	err := h.session(ctx, stream)
-	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && (h.up || !errors.Is(err, context.Canceled)) {
 		h.err = fmt.Errorf("node %s: %w", h.node.name, err)
 	}
 	return nil
@@ -281,6 +293,7 @@ func (f *Fleet) Send(name string, m *wire.ToShim) {
 // agents to close them: then nothing of this launcher is left on their nodes.
 func (f *Fleet) Goodbye(ctx context.Context) error {
 	f.mu.Lock()
+	f.leaving = true
 	var open []*session
 	var names []string
 	for name, n := range f.nodes {
