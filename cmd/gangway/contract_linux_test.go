@@ -77,11 +77,7 @@ func TestHostfile(t *testing.T) {
 		prog := hello(t, "mpicc.mpich")
 		b := hosts(t, 3)
 		write("n2 slots=2   # first, so rank 0 is here\nn1:1\nn3 slots=2\n")
-		p := b.start(nil, nil, "run", "--hostfile", file, "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "--", prog)
-		out := p.out.wait(p)
-		if p.status() != 0 {
-			t.Fatalf("status %d\n%s\n%s", p.status(), out, p.err)
-		}
+		out := b.mpi(nil, "run", "--hostfile", file, "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "--", prog)
 		var got []string
 		for r, w := range helloLines(t, out, 5) {
 			host, _, _ := strings.Cut(w, " ")

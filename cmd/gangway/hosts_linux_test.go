@@ -81,12 +81,8 @@ func TestHostsHello(t *testing.T) {
 				t.Fatalf("the plan does not have %s:\n%s", want, planned)
 			}
 			before := b.counters()
-			p := b.start(nil, []string{"OMPI_MCA_btl=tcp,self"}, "run", "--hosts", "n[1-4]", "--ppn", "2",
+			out := b.mpi([]string{"OMPI_MCA_btl=tcp,self"}, "run", "--hosts", "n[1-4]", "--ppn", "2",
 				"-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "-x", "OMPI_MCA_btl=tcp,self", "-x", "FI_PROVIDER=tcp", "-x", "HELLO_BYTES=100000", "--", prog)
-			out := p.out.wait(p)
-			if p.status() != 0 {
-				t.Fatalf("status %d\n%s\n%s", p.status(), out, p.err)
-			}
 			where := helloLines(t, out, 8)
 			for r, w := range where {
 				host, cpus, _ := strings.Cut(w, " ")
@@ -152,12 +148,8 @@ func TestHostsBcast(t *testing.T) {
 func TestHostsPrimary(t *testing.T) {
 	prog := hello(t, "mpicc.mpich")
 	b := hosts(t, 3)
-	p := b.start(nil, nil, "run", "--hosts", "n[1-3]", "--ppn", "1", "--launch", "primary", "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0",
+	out := b.mpi(nil, "run", "--hosts", "n[1-3]", "--ppn", "1", "--launch", "primary", "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0",
 		"--", "sh", "-c", "mpiexec.mpich -n 3 "+prog+" && echo script done on $(hostname)")
-	out := p.out.wait(p)
-	if p.status() != 0 {
-		t.Fatalf("status %d\n%s\n%s", p.status(), out, p.err)
-	}
 	where := helloLines(t, out, 3)
 	for r, w := range where {
 		if want := "n" + string(rune('1'+r)) + " "; !strings.HasPrefix(w, want) {
