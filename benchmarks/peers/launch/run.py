@@ -29,9 +29,14 @@ PORT = 7700
 
 # The same for every launcher. The hosts share a kernel, so UCX must be told
 # to cross the wire; MPICH keeps its own shared memory within a host.
-# The pause, in milliseconds, is hello's before MPI_Finalize (examples/hello:
-# MPICH 4.0.2 hangs there over UCX without it); it is taken off every time.
-MPI_ENV = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0", "HELLO_PAUSE": "100"}
+MPI_ENV = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0"}
+
+
+def pause_ms(ppn):
+    """How long hello sleeps before MPI_Finalize: MPICH 4.0.2 hangs there over
+    UCX without it (examples/hello), the more ranks the longer. It is taken off
+    every time."""
+    return 100 * ppn
 
 
 def arguments():
@@ -210,17 +215,19 @@ def cases(a, skip, ppn):
         if "gangway" not in skip:
             out[program, "gangway"] = [a.gangway, "run", "--agents", f"n[1-{n}]:{PORT}", "--key", os.environ["GANGWAY_BENCH_KEY"],
                                        "-N", str(n), "--ppn", str(ppn), *over, *mpi,
-                                       *(f for k in MPI_ENV for f in ("-x", k)), "--", *cmd]
+                                       *(f for k in [*MPI_ENV, "HELLO_PAUSE"] for f in ("-x", k)), "--", *cmd]
     if "floor" not in skip:
         out["hostname", "posix_spawn, one host"] = [str(WORK / "spawn"), str(n * ppn), "4", "hostname"]
         out["mpi", "Hydra, one host"] = ["mpiexec.mpich", "-launcher", "fork", "-n", str(n * ppn), hello]
     return out
 
 
-def once(argv, program, ranks, hosts, timeout, one_host):
+def once(argv, program, ppn, hosts, timeout, one_host):
     """Runs argv and returns its wall seconds, or an error's text."""
+    ranks = hosts * ppn
+    env = {**os.environ, "HELLO_PAUSE": str(pause_ms(ppn))}
     start = time.perf_counter()
-    p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    p = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
         out, err = p.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -242,14 +249,22 @@ def once(argv, program, ranks, hosts, timeout, one_host):
         return None, f"{len(seen)} of {ranks} ranks' lines"
     if not one_host and len(set(seen)) != hosts:
         return None, f"ran on {sorted(set(seen))}, want {hosts} hosts"
-    return wall - (int(MPI_ENV["HELLO_PAUSE"]) / 1000 if program == "mpi" else 0), None
+    return wall - (pause_ms(ppn) / 1000 if program == "mpi" else 0), None
 
 
 def kill_ranks(hosts):
-    """Ends ranks that a killed launcher left behind: they would spin and slow down what is timed next."""
+    """Ends what a killed launcher left behind: ranks would spin and slow down
+    what is timed next, a Slurm job would keep its nodes."""
     script = f'for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" = {WORK / "hello"} ] && kill -9 ${{p#/proc/}}; done; true'
     for i in range(hosts + 1):
         subprocess.run(["ssh", f"n{i}", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if "SLURM_CONF" in os.environ:
+        subprocess.run(["scancel", "--user=root"], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while subprocess.run(["squeue", "-h"], text=True, stdout=subprocess.PIPE).stdout.strip():
+            if time.monotonic() > deadline:
+                sys.exit("launch: a Slurm job survives scancel")
+            time.sleep(0.1)
 
 
 def inside(a):
@@ -262,7 +277,7 @@ def inside(a):
         for rnd in range(a.rounds + 1):
             k = rnd % len(todo)
             for (program, name), argv in todo[k:] + todo[:k]:
-                wall, err = once(argv, program, a.hosts * ppn, a.hosts, a.timeout, "one host" in name)
+                wall, err = once(argv, program, ppn, a.hosts, a.timeout, "one host" in name)
                 key = (ppn, program, name)
                 if err:
                     errors.setdefault(key, []).append(err)
