@@ -233,7 +233,7 @@ func TestQuote(t *testing.T) {
 }
 
 func FuzzDestination(f *testing.F) {
-	for _, s := range []string{"n1", "a@b:1", "[::1]:22", "ssh://x@y:3/", "a,b", "none", "::1%e"} {
+	for _, s := range []string{"n1", "a@b:1", "[::1]:22", "ssh://x@y:3/", "a,b", "none", "::1%e", "0,0@0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

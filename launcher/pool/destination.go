@@ -88,6 +88,9 @@ func parseDestination(s string) (destination, error) {
 	if d.host[0] == '-' || strings.HasPrefix(d.user, "-") {
 		return bad("it begins with a dash")
 	}
+	if strings.Contains(d.user, ",") {
+		return bad("a user has a comma; destinations are separated by commas where several are wanted")
+	}
 	if strings.ContainsFunc(d.host+d.user, func(r rune) bool { return r <= ' ' || r == 0x7f }) ||
 		strings.ContainsAny(d.host, "[]/'\"`$;&|<>()\\,") {
 		return bad("it holds a character that no host name has")
