@@ -42,7 +42,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	defer closeConn()
 	stop := context.AfterFunc(ctx, closeConn)
 	defer stop()
-	stream := wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC()).Session(ctx)
+	stream := wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil)).Session(ctx)
 	// The launcher must say who it is before it gets anything to do here.
 	greet := time.AfterFunc(silence, cancel)
 	err := stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: a.hello}})

@@ -132,7 +132,7 @@ func (f *Fleet) connect(ctx context.Context, n *node) (up bool, err error) {
 	defer cancel()
 	h := &handler{fleet: f, node: n, cancel: cancel}
 	mux := http.NewServeMux()
-	mux.Handle(wireconnect.NewLauncherHandler(h, connect.WithReadMaxBytes(wire.MaxFrame)))
+	mux.Handle(wireconnect.NewLauncherHandler(h, connect.WithReadMaxBytes(wire.MaxFrame), link.Uncompressed()))
 	// An agent that does not say hello is none.
 	greet := time.AfterFunc(15*time.Second, cancel)
 	h.greeted = func() { greet.Stop() }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"connectrpc.com/connect"
 )
 
 // Conn makes a net.Conn of a byte stream such as a child's stdin and stdout.
@@ -89,6 +91,11 @@ func Client(conn net.Conn) (*http.Client, func()) {
 	}
 	return &http.Client{Transport: t}, func() { t.CloseIdleConnections(); _ = conn.Close() }
 }
+
+// Uncompressed turns off what a Connect handler does unasked: with gzip, each
+// small message costs a compressor's 800 KiB, and output is compressed by the
+// ranks' own tools if at all. Clients don't compress unless told to.
+func Uncompressed() connect.HandlerOption { return connect.WithCompression("gzip", nil, nil) }
 
 func h2cOnly() *http.Protocols {
 	p := new(http.Protocols)

@@ -72,9 +72,23 @@ func FuzzReadFrame(f *testing.F) {
 
 func handshake(t *testing.T, server, client *tls.Config) (error, error) {
 	t.Helper()
-	a, b := net.Pipe()
-	defer a.Close()
+	// Sockets, not net.Pipe: when both sides write at once, an alert among it,
+	// a pipe without buffer keeps both for ever.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer b.Close()
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
 	serr := make(chan error, 1)
 	go func() {
 		s := tls.Server(a, server)
@@ -87,7 +101,7 @@ func handshake(t *testing.T, server, client *tls.Config) (error, error) {
 		serr <- err
 	}()
 	c := tls.Client(b, client)
-	err := c.Handshake()
+	err = c.Handshake()
 	if err == nil {
 		_, err = c.Read(make([]byte, 1))
 	}
