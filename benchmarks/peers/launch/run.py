@@ -204,7 +204,10 @@ def cases(a, skip, ppn):
     """name → (program, argv): what is timed with ppn ranks on each host."""
     n, hello = a.hosts, str(WORK / "hello")
     hosts = ",".join(f"n{i}:{ppn}" for i in range(1, n + 1))
-    over = [] if ppn <= (os.cpu_count() or 1) else ["--oversubscribe"]
+    # The hosts are one machine: bound to its host's first core, every host's
+    # rank would share that one. srun (no task plugin) and mpiexec don't bind.
+    cores = os.cpu_count() or 1
+    over = ["-c", str(cores // ppn)] if ppn <= cores else ["--oversubscribe"]
     out = {}
     for program, cmd, pmi, mpi in (("hostname", ["hostname"], "none", ["--mpi", "none"]),
                                    ("mpi", [hello], "pmi2", a.gangway_mpi.split())):
@@ -327,7 +330,7 @@ def report(a, results, errors):
             f"Wall seconds of whole commands on one machine of {facts['cores']} cores, {a.hosts} lab hosts beside the launcher's, "
             f"{a.rounds} rounds interleaved after one to warm up; {facts['date']}, Linux {facts['kernel']}.\n"
             f"{v}.\nSettings, the same for all: {env}; Slurm without accounting and cgroups; gangway against standing agents "
-            "(TLS); the MPI program's own pause is taken off; `mpiexec` opens its ssh sessions anew each time, as it does. The machine is shared and has fewer cores than "
+            "(TLS), its ranks bound to all of their host's cores, as the others' are; the MPI program's own pause is taken off; `mpiexec` opens its ssh sessions anew each time, as it does. The machine is shared and has fewer cores than "
             "hosts: trust the ratios.\n`posix_spawn` and Hydra on one host are the floor: the same number of processes with no network.\n\n"
             + table + "\n\nAgain: `make bench-launch`, or `python3 benchmarks/peers/launch/run.py --write`.\n")
 
