@@ -240,7 +240,7 @@ func (c *Control) patience(rd *round) error {
 		// and a kill that takes its time.
 		if !s.gone && quiet >= c.cfg.Lease+c.cfg.Lease/2 {
 			s.gone = true
-			what := state.NodeGone{Node: n, SessionOnly: true, Why: "the lease of its session jobs has lapsed"}
+			what := state.NodeGone{Node: n, Leases: state.SessionLeases, Why: "the lease of its session jobs has lapsed"}
 			if err := c.apply(what, rd); err != nil {
 				return err
 			}

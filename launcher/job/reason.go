@@ -18,6 +18,7 @@ const (
 	WaitClaimed    Code = "claimed"    // held by another launcher
 	WaitQueue      Code = "queue"      // behind another task
 	WaitBackoff    Code = "backoff"    // until a time, after a refusal
+	WaitHeld       Code = "held"       // its job is disabled
 	Impossible     Code = "impossible" // no such nodes, ever
 	FailNoNetwork  Code = "no-network" // its nodes share none
 	FailNodeLost   Code = "node-lost"
@@ -41,6 +42,7 @@ const (
 	FailPeerLost       Code = "peer-lost"
 	FailTimeLimit      Code = "time-limit"
 	FailCancelled      Code = "cancelled"
+	FailRequeued       Code = "requeued" // ended to run again, because its job was disabled
 	FailLease          Code = "lease"
 	FailShimLost       Code = "shim-lost"
 	FailBinding        Code = "binding"

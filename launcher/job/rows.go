@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"gangway/topology"
@@ -18,6 +19,7 @@ type Table string
 const (
 	TableMeta     Table = "meta"
 	TableJob      Table = "job"
+	TableTask     Table = "task"
 	TableAttempt  Table = "attempt"
 	TablePart     Table = "part"
 	TableNode     Table = "node"
@@ -27,12 +29,14 @@ const (
 )
 
 // Row is what a store keeps: a value under a table and a key. In a change, a nil
-// Value deletes. Values are JSON; unknown fields are ignored, so that rows can
-// gain fields.
+// Value deletes; with Prefix, it deletes every row of the table whose key begins
+// with Key. Values are JSON; unknown fields are ignored, so that rows can gain
+// fields.
 type Row struct {
-	Table Table
-	Key   string
-	Value []byte
+	Table  Table
+	Key    string
+	Value  []byte
+	Prefix bool
 }
 
 // CompareRows orders rows by table and key.
@@ -50,13 +54,30 @@ type MetaRow struct {
 	Seq     uint64 `json:"seq"`   // last number given to a job, node or block
 }
 
-// JobRow is a job, keyed by its uid.
+// JobRow is a job, keyed by its uid. Its tasks have rows of their own: Spec has
+// none.
 type JobRow struct {
 	UID       string    `json:"uid"`
 	Seq       uint64    `json:"seq"` // order of submission
 	Spec      Spec      `json:"spec"`
 	Submitted time.Time `json:"submitted"`
-	Cancel    *Reason   `json:"cancel,omitempty"` // asked to end
+	Changed   time.Time `json:"changed,omitzero"` // the last time by a person
+	Next      int       `json:"next"`             // index of the next task
+	Held      bool      `json:"held,omitempty"`   // disabled: nothing of it is placed
+	Cancel    *Reason   `json:"cancel,omitempty"` // asked to end; takes no more tasks
+	Deleting  bool      `json:"deleting,omitempty"`
+	Ended     time.Time `json:"ended,omitzero"` // nothing of it is left anywhere
+}
+
+// TaskRow is a task, keyed by its uid.
+type TaskRow struct {
+	UID      string    `json:"uid"`
+	Job      string    `json:"job"` // uid
+	Index    int       `json:"index"`
+	Spec     TaskSpec  `json:"spec"` // as submitted
+	Created  time.Time `json:"created"`
+	Changed  time.Time `json:"changed,omitzero"`
+	Deleting bool      `json:"deleting,omitempty"`
 }
 
 // NodeRow is a node, keyed by its name.
@@ -102,7 +123,7 @@ type Outcome struct {
 	Reason   *Reason `json:"reason,omitempty"` // of a failure
 }
 
-// BlockRow is a numbered block of outcomes, keyed by NumberKey(Seq). What is
+// BlockRow is a numbered block of outcomes, keyed by BlockKey. What is
 // pending is not stored: it is a task's range without the outcomes of its
 // blocks and the ranges of its attempts, with Again added in the blocks' order.
 type BlockRow struct {
@@ -167,6 +188,18 @@ type AttemptRow struct {
 func AttemptID(uid string, lo uint64, attempt uint32) string {
 	return uid + "-" + strconv.FormatUint(lo, 36) + "-" + strconv.FormatUint(uint64(attempt), 36)
 }
+
+// AttemptNumber is the number in an attempt's id, 0 when it is none.
+func AttemptNumber(id string) uint32 {
+	n, err := strconv.ParseUint(id[strings.LastIndexByte(id, '-')+1:], 36, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+// BlockKey is the key of the block with number seq of a task.
+func BlockKey(task string, seq uint64) string { return task + "/" + NumberKey(seq) }
 
 // PartKey is the key of the part with the given index.
 func PartKey(attempt string, index int) string { return fmt.Sprintf("%s/%07d", attempt, index) }

@@ -8,6 +8,7 @@
 package job
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 )
@@ -50,10 +51,18 @@ func (r Range) String() string {
 
 // Spec is a job as submitted.
 type Spec struct {
-	ID       string     `json:"id"`                 // of A-Z a-z 0-9 _ -, at most MaxID
-	Priority int        `json:"priority,omitempty"` // -MaxPriority to MaxPriority; higher goes first
-	Session  bool       `json:"session,omitempty"`  // ends with the launcher that submitted it
-	Tasks    []TaskSpec `json:"tasks"`
+	ID       string `json:"id"`                 // of A-Z a-z 0-9 _ -, at most MaxID
+	Priority int    `json:"priority,omitempty"` // -MaxPriority to MaxPriority; higher goes first
+	Session  bool   `json:"session,omitempty"`  // ends with the launcher that submitted it
+	Owner    string `json:"owner,omitempty"`    // principal who submitted it; only admins touch others' jobs
+	// KeepOpen leaves the job open for more tasks until it is terminated;
+	// without it the job ends with its last task.
+	KeepOpen bool          `json:"keep_open,omitempty"`
+	MaxTime  time.Duration `json:"max_time,omitempty"` // from submission to the end of all its tasks; 0: no limit
+	// API is what the public API keeps for its clients: JSON that means
+	// nothing to the launcher.
+	API   json.RawMessage `json:"api,omitempty"`
+	Tasks []TaskSpec      `json:"tasks,omitempty"`
 }
 
 // Kind says whether a task is one process tree on one node or a gang.
@@ -131,6 +140,8 @@ type TaskSpec struct {
 
 	Retries    int      `json:"retries,omitempty"` // attempts after the first when it exits other than 0; -1: no limit
 	OnNodeLoss NodeLoss `json:"on_node_loss,omitempty"`
+
+	API json.RawMessage `json:"api,omitempty"` // as Spec.API
 }
 
 // Setup is a script that a shell sources before detection and launch.

@@ -64,8 +64,8 @@ func (s AttemptState) Next() []AttemptState {
 // MayBecome reports whether the table lets next follow s.
 func (s AttemptState) MayBecome(next AttemptState) bool { return slices.Contains(s.Next(), next) }
 
-// Next returns the states that may follow s. A completed element stays so; an
-// array never goes back from completed either.
+// Next returns the states that may follow s. What has completed is active again
+// only when someone asks for it.
 func (s TaskState) Next() []TaskState {
 	switch s {
 	case TaskActive:
@@ -74,9 +74,24 @@ func (s TaskState) Next() []TaskState {
 		return []TaskState{TaskRunning, TaskActive, TaskCompleted}
 	case TaskRunning:
 		return []TaskState{TaskPreparing, TaskActive, TaskCompleted}
+	case TaskCompleted:
+		return []TaskState{TaskActive}
 	}
 	return nil
 }
+
+// JobState is a job's state as Azure Batch names it.
+type JobState string
+
+// The states of a job.
+const (
+	JobActive      JobState = "active"
+	JobDisabling   JobState = "disabling" // held, and attempts still live
+	JobDisabled    JobState = "disabled"
+	JobTerminating JobState = "terminating"
+	JobCompleted   JobState = "completed"
+	JobDeleting    JobState = "deleting"
+)
 
 // MayBecome reports whether the table lets next follow s.
 func (s TaskState) MayBecome(next TaskState) bool { return slices.Contains(s.Next(), next) }

@@ -35,23 +35,41 @@ func Validate(s Spec) error {
 	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
 		c.bad("priority", "%d is out of range: allowed is -%d to %d", s.Priority, MaxPriority, MaxPriority)
 	}
-	if len(s.Tasks) == 0 {
+	c.duration("max-time", s.MaxTime)
+	if len(s.Tasks) == 0 && !s.KeepOpen {
 		c.bad("tasks", "a job needs at least one task")
 	}
-	seen := map[string]int{}
-	for i, t := range s.Tasks {
-		c.prefix = fmt.Sprintf("tasks[%d].", i)
-		c.task(t.Resolve())
-		if first, ok := seen[t.ID]; ok {
-			c.bad("id", "%q is also the id of tasks[%d]: ids are unique within a job", t.ID, first)
-		} else {
-			seen[t.ID] = i
-		}
-	}
+	c.tasks(s.Tasks)
+	return c.result()
+}
+
+// ValidateTasks checks tasks as Validate does, but not the job around them.
+func ValidateTasks(tasks []TaskSpec) error {
+	var c checker
+	c.tasks(tasks)
+	return c.result()
+}
+
+func (c *checker) result() error {
 	if len(c.problems) == 0 {
 		return nil
 	}
 	return c.problems
+}
+
+func (c *checker) tasks(tasks []TaskSpec) {
+	seen := map[string]int{}
+	for i, t := range tasks {
+		c.prefix = fmt.Sprintf("tasks[%d].", i)
+		c.task(t.Resolve())
+		// Ids keep their case but don't differ by it alone, as Batch's.
+		id := strings.ToLower(t.ID)
+		if first, ok := seen[id]; ok {
+			c.bad("id", "%q is also the id of tasks[%d]: ids are unique within a job", t.ID, first)
+		} else {
+			seen[id] = i
+		}
+	}
 }
 
 type checker struct {

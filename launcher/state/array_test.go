@@ -119,7 +119,8 @@ func BenchmarkLoad(b *testing.B) {
 	spec := job.Spec{ID: "j", Tasks: []job.TaskSpec{{ID: "t", Range: job.Range{Hi: job.MaxArray}, Command: []string{"x"}}}}
 	rows := []job.Row{
 		job.Encode(job.TableMeta, "meta", job.MetaRow{Cluster: "c", Epoch: 1}),
-		job.Encode(job.TableJob, "abcd", job.JobRow{UID: "abcd", Spec: spec}),
+		job.Encode(job.TableJob, "abcd", job.JobRow{UID: "abcd", Spec: job.Spec{ID: "j"}, Next: 1}),
+		job.Encode(job.TableTask, "abcd-0", job.TaskRow{UID: "abcd-0", Job: "abcd", Spec: spec.Tasks[0]}),
 	}
 	why := &job.Reason{Code: job.FailRank}
 	for lo := uint64(0); lo < job.MaxArray; lo += 4096 {
@@ -131,7 +132,7 @@ func BenchmarkLoad(b *testing.B) {
 				blk.Done = append(blk.Done, job.Outcome{Range: job.Range{Lo: x + 9, Hi: min(x+10, hi)}, ExitCode: 1, Reason: why})
 			}
 		}
-		rows = append(rows, job.Encode(job.TableBlock, job.NumberKey(blk.Seq), blk))
+		rows = append(rows, job.Encode(job.TableBlock, job.BlockKey(blk.Task, blk.Seq), blk))
 	}
 	for b.Loop() {
 		c, err := Load(rows)

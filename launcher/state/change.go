@@ -16,6 +16,9 @@ type change struct {
 	at         time.Time
 	seq, epoch uint64 // before the event
 	rows       []job.Row
+	after      []job.Row       // deletions, behind everything else
+	jobs       map[string]bool // to be written
+	tasks      map[string]bool // to be written
 	attempts   map[string]bool // to be written
 	parts      map[partOf]bool // to be written
 	nodes      map[string]bool // to be written
@@ -44,6 +47,12 @@ func (t *change) next() uint64 {
 	t.c.meta.Seq++
 	return t.c.meta.Seq
 }
+
+// jobChanged notes that a job is to be written.
+func (t *change) jobChanged(j *jobState) { mark(&t.jobs, j.row.UID) }
+
+// taskChanged notes that a task is to be written.
+func (t *change) taskChanged(x *taskState) { mark(&t.tasks, x.uid) }
 
 // changed notes that an attempt is to be written, without its parts.
 func (t *change) changed(a *attempt) { mark(&t.attempts, a.ID) }
@@ -99,7 +108,7 @@ func (t *change) become(a *attempt, s job.AttemptState) {
 // block stores outcomes of elements, or their new tries after the outcome was.
 func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try, was job.Outcome) {
 	b := job.BlockRow{Seq: t.next(), Task: task.uid, Attempt: attemptID, At: t.at, Done: done, Again: again}
-	t.rows = append(t.rows, job.Encode(job.TableBlock, job.NumberKey(b.Seq), b))
+	t.rows = append(t.rows, job.Encode(job.TableBlock, job.BlockKey(task.uid, b.Seq), b))
 	open := !task.completed()
 	task.take(b)
 	for i := range done {
@@ -114,17 +123,11 @@ func (t *change) block(task *taskState, attemptID string, done []job.Outcome, ag
 	if open && task.completed() {
 		j := task.job
 		if j.open--; j.open == 0 {
-			t.c.active = slices.DeleteFunc(t.c.active, func(x *jobState) bool { return x == j })
+			t.c.unqueue(j)
 			t.notice(Notice{Kind: JobDone, Job: j.row.UID})
-			t.jobEnded(j)
 		}
-	}
-}
-
-// jobEnded says so once nothing of a completed job is left.
-func (t *change) jobEnded(j *jobState) {
-	if j.open == 0 && j.live == 0 {
-		t.notice(Notice{Kind: JobEnded, Job: j.row.UID})
+		t.taskEnded(task)
+		t.jobEnded(j)
 	}
 }
 
@@ -141,7 +144,14 @@ func (t *taskState) take(b job.BlockRow) {
 		t.last = o
 	}
 	for _, try := range b.Again {
+		t.bad = t.bad.remove(try.Range)
 		t.pending = t.pending.remove(try.Range).put(try)
+		t.tried = max(t.tried, try.Attempt-1)
+	}
+	t.seq, t.at = b.Seq, b.At
+	if b.Attempt != "" {
+		t.lastAttempt = b.Attempt
+		t.tried = max(t.tried, job.AttemptNumber(b.Attempt))
 	}
 }
 
@@ -149,6 +159,12 @@ func (t *taskState) take(b job.BlockRow) {
 func (t *change) finish() Change {
 	c := t.c
 	out := Change{Rows: t.rows, Replan: t.replan, Notices: t.notices}
+	for _, uid := range slices.Sorted(maps.Keys(t.jobs)) {
+		out.Rows = append(out.Rows, job.Encode(job.TableJob, uid, c.jobs[uid].row))
+	}
+	for _, uid := range slices.Sorted(maps.Keys(t.tasks)) {
+		out.Rows = append(out.Rows, job.Encode(job.TableTask, uid, c.tasks[uid].row))
+	}
 	for _, id := range slices.Sorted(maps.Keys(t.attempts)) {
 		if a, ok := c.attempts[id]; ok {
 			row := a.AttemptRow
@@ -186,6 +202,7 @@ func (t *change) finish() Change {
 			n.refresh()
 		}
 	}
+	out.Rows = append(out.Rows, t.after...)
 	if t.seq != c.meta.Seq || t.epoch != c.meta.Epoch || t.seq == 0 && len(out.Rows) > 0 {
 		out.Rows = append(out.Rows, job.Encode(job.TableMeta, "meta", c.meta))
 	}

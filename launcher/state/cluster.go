@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gangway/launcher/job"
@@ -35,28 +36,16 @@ type NoticeKind string
 
 // The kinds of notices.
 const (
-	TaskDone     NoticeKind = "task-done"     // elements have their outcome
-	TaskAgain    NoticeKind = "task-again"    // elements are pending again
-	AttemptState NoticeKind = "attempt-state" // an attempt is in another state
-	Planned      NoticeKind = "planned"       // the attempt's Plan is known
-	JobDone      NoticeKind = "job-done"      // every task of the job is completed
-	JobEnded     NoticeKind = "job-ended"     // and nothing of it is left on any node
-	NodeChanged  NoticeKind = "node"          // a node is in another state
+	TaskDone      NoticeKind = "task-done"      // elements have their outcome
+	TaskAgain     NoticeKind = "task-again"     // elements are pending again
+	AttemptState  NoticeKind = "attempt-state"  // an attempt is in another state
+	Planned       NoticeKind = "planned"        // the attempt's Plan is known
+	JobDone       NoticeKind = "job-done"       // every task of the job is completed
+	JobEnded      NoticeKind = "job-ended"      // and nothing of it is left on any node
+	TaskForgotten NoticeKind = "task-forgotten" // it was deleted
+	JobForgotten  NoticeKind = "job-forgotten"  // it was deleted
+	NodeChanged   NoticeKind = "node"           // a node is in another state
 )
-
-// TaskStatus counts a task's elements.
-type TaskStatus struct {
-	UID, Job  string
-	Spec      *job.TaskSpec // resolved; not to be changed
-	State     job.TaskState
-	Pending   uint64
-	Preparing uint64
-	Running   uint64
-	Succeeded uint64
-	Failed    uint64
-	Attempts  []string     // ids of the living, by first index
-	Last      *job.Outcome // the outcome that came last
-}
 
 // ImpossibleError refuses a task that none of the nodes could ever run.
 type ImpossibleError struct {
@@ -70,7 +59,9 @@ func (e *ImpossibleError) Error() string { return "task " + e.Task + ": " + e.Re
 type Cluster struct {
 	meta     job.MetaRow
 	jobs     map[string]*jobState
-	active   []*jobState // those with work left, in the order of the queue
+	byID     map[string]*jobState // by id in lower case: the latest of that id
+	byAge    []*jobState          // in the order of submission
+	active   []*jobState          // those with work left, in the order of the queue
 	tasks    map[string]*taskState
 	attempts map[string]*attempt
 	nodes    map[string]*node
@@ -79,21 +70,28 @@ type Cluster struct {
 
 type jobState struct {
 	row   job.JobRow
-	tasks []*taskState
-	open  int // tasks that are not completed
-	live  int // attempts that have not ended
+	tasks []*taskState          // by index
+	byID  map[string]*taskState // by id in lower case
+	open  int                   // tasks that are not completed
+	live  int                   // attempts that have not ended
 }
 
 type taskState struct {
 	uid     string
 	name    string // for people
 	job     *jobState
+	row     job.TaskRow
 	spec    *job.TaskSpec // resolved
 	pending tries
 	good    ranges     // succeeded
 	bad     ranges     // failed for good
 	live    []*attempt // by first index
 	last    *job.Outcome
+
+	lastAttempt string    // that had an outcome
+	tried       uint32    // highest number of an attempt with an outcome
+	seq         uint64    // of the last block
+	at          time.Time // of the last block
 }
 
 func (t *taskState) completed() bool { return t.good.len()+t.bad.len() == t.spec.Range.Len() }
@@ -123,6 +121,7 @@ func New(id string, epoch uint64) *Cluster {
 	return &Cluster{
 		meta:     job.MetaRow{Cluster: id, Epoch: epoch},
 		jobs:     map[string]*jobState{},
+		byID:     map[string]*jobState{},
 		tasks:    map[string]*taskState{},
 		attempts: map[string]*attempt{},
 		nodes:    map[string]*node{},
@@ -145,6 +144,9 @@ func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }
 func (c *Cluster) View() sched.View {
 	v := sched.View{Nodes: c.views()}
 	for _, j := range c.active {
+		if j.row.Held {
+			continue
+		}
 		for _, t := range j.tasks {
 			for _, try := range t.pending {
 				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
@@ -180,60 +182,29 @@ func (a *attempt) copy() job.AttemptRow {
 	return row
 }
 
-// Task returns the status of a task.
-func (c *Cluster) Task(uid string) (TaskStatus, bool) {
-	t, ok := c.tasks[uid]
-	if !ok {
-		return TaskStatus{}, false
-	}
-	s := TaskStatus{UID: uid, Job: t.job.row.UID, Spec: t.spec, Last: t.last,
-		Pending: t.pending.len(), Succeeded: t.good.len(), Failed: t.bad.len()}
-	for _, a := range t.live {
-		open := a.Try.Len() - ranges(a.Settled).len()
-		if a.Started.IsZero() {
-			s.Preparing += open
-		} else {
-			s.Running += open
-		}
-		s.Attempts = append(s.Attempts, a.ID)
-	}
-	switch {
-	case t.completed():
-		s.State = job.TaskCompleted
-	case s.Running > 0:
-		s.State = job.TaskRunning
-	case s.Preparing > 0:
-		s.State = job.TaskPreparing
-	default:
-		s.State = job.TaskActive
-	}
-	return s, true
-}
-
-// Job returns the row of a job and the uids of its tasks.
-func (c *Cluster) Job(uid string) (row job.JobRow, tasks []string, ok bool) {
-	j, ok := c.jobs[uid]
-	if !ok {
-		return row, nil, false
-	}
-	for _, t := range j.tasks {
-		tasks = append(tasks, t.uid)
-	}
-	return j.row, tasks, true
-}
-
-// addJob puts a job and its tasks in; nothing of them has run.
+// addJob puts a job in, without tasks.
 func (c *Cluster) addJob(row job.JobRow) *jobState {
-	j := &jobState{row: row, open: len(row.Spec.Tasks)}
-	for i := range row.Spec.Tasks {
-		spec := row.Spec.Tasks[i].Resolve()
-		t := &taskState{uid: job.TaskUID(row.UID, i), name: row.Spec.ID + "/" + spec.ID, job: j, spec: &spec}
-		t.pending = tries{{Range: spec.Range, Attempt: 1}}
-		j.tasks = append(j.tasks, t)
-		c.tasks[t.uid] = t
-	}
+	j := &jobState{row: row, byID: map[string]*taskState{}}
 	c.jobs[row.UID] = j
+	c.byID[strings.ToLower(row.Spec.ID)] = j
+	c.byAge = append(c.byAge, j)
 	return j
+}
+
+// addTask puts a task into its job; nothing of it has run.
+func (c *Cluster) addTask(j *jobState, row job.TaskRow) *taskState {
+	spec := row.Spec.Resolve()
+	t := &taskState{uid: row.UID, name: j.row.Spec.ID + "/" + spec.ID, job: j, row: row, spec: &spec}
+	t.pending = tries{{Range: spec.Range, Attempt: 1}}
+	j.tasks = append(j.tasks, t)
+	j.byID[strings.ToLower(spec.ID)] = t
+	c.tasks[t.uid] = t
+	return t
+}
+
+// unqueue takes a job out of the queue.
+func (c *Cluster) unqueue(j *jobState) {
+	c.active = slices.DeleteFunc(c.active, func(x *jobState) bool { return x == j })
 }
 
 // queue puts a job with open tasks into its place in the queue.

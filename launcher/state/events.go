@@ -50,10 +50,20 @@ type NodeLost struct{ Node, Why string }
 // NodeGone is the proof that nothing of this cluster can be left on the node: it
 // was rebooted or destroyed, or the leases of what it held have lapsed.
 type NodeGone struct {
-	Node        string
-	SessionOnly bool // proof only for jobs that hold the launcher's lease
-	Why         string
+	Node   string
+	Leases Leases
+	Why    string
 }
+
+// Leases says for which attempts the end of a lease is the proof.
+type Leases int
+
+// The attempts concerned.
+const (
+	AllAttempts    Leases = iota // the node is gone, whatever it held
+	SessionLeases                // jobs that end with the launcher
+	RequeuedLeases               // those, and tasks that don't wait for a lost node
+)
 
 // NodeDrained starts or stops draining a node.
 type NodeDrained struct {
@@ -100,9 +110,65 @@ type NodeClaims struct {
 // used before in this cluster. A job that can never run is an error of type
 // *ImpossibleError; one that is wrong in itself, Validate's.
 type JobSubmitted struct {
-	UID  string
-	Spec job.Spec
+	UID    string
+	Spec   job.Spec
+	Unique bool // an id that another job has, whatever its case, is an *ExistsError
 }
+
+// TasksAdded puts tasks into a job that is open. All are added or none; a task
+// that can never run is an *ImpossibleError, an id that is taken an
+// *ExistsError.
+type TasksAdded struct {
+	Job   string // uid
+	Tasks []job.TaskSpec
+}
+
+// JobChanged changes what its fields are not nil for.
+type JobChanged struct {
+	Job      string // uid
+	Priority *int
+	KeepOpen *bool
+	MaxTime  *time.Duration
+	API      *json.RawMessage
+}
+
+// JobHeld disables a job, so that nothing more of it is placed, or enables it
+// again. Running says what becomes of what runs.
+type JobHeld struct {
+	Job     string // uid
+	On      bool
+	Running HeldRunning
+}
+
+// HeldRunning says what becomes of the running tasks of a job that is disabled.
+type HeldRunning string
+
+// What becomes of them.
+const (
+	HeldWait      HeldRunning = "wait"      // they run to their end
+	HeldRequeue   HeldRunning = "requeue"   // they end, and start anew when the job is enabled
+	HeldTerminate HeldRunning = "terminate" // they end for good
+)
+
+// JobDeleted ends a job and forgets it, with all its history, once nothing of
+// it is left on any node.
+type JobDeleted struct{ Job string } // uid
+
+// TaskChanged changes what its fields are not nil for; it concerns attempts to
+// come.
+type TaskChanged struct {
+	Task      string // uid
+	Retries   *int
+	TimeLimit *time.Duration
+	API       *json.RawMessage
+}
+
+// TaskReactivated tries the failed elements of a completed task again, with all
+// their retries.
+type TaskReactivated struct{ Task string } // uid
+
+// TaskDeleted ends a task and forgets it once nothing of it is left.
+type TaskDeleted struct{ Task string } // uid
 
 // CancelRequested asks for the end of a job, or of one of its tasks. It is no
 // error when there is nothing left to end.
@@ -111,6 +177,22 @@ type CancelRequested struct {
 	Task   string // uid; "": all
 	Reason job.Reason
 	Now    bool // without the kill grace
+}
+
+// ExistsError refuses an id that is taken.
+type ExistsError struct{ What, ID string }
+
+func (e *ExistsError) Error() string { return e.What + " " + e.ID + " is there already" }
+
+// ClosedError refuses a change of a job or task whose state does not allow it.
+type ClosedError struct {
+	What, ID string
+	State    string
+	Need     string // what it would have to be
+}
+
+func (e *ClosedError) Error() string {
+	return e.What + " " + e.ID + " is " + e.State + ": it would have to be " + e.Need
 }
 
 // Placed carries out placements of a Decision. It is an error, and changes

@@ -1,8 +1,11 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"gangway/launcher/job"
 	"gangway/launcher/sched"
@@ -15,19 +18,30 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 	if _, ok := c.jobs[e.UID]; ok {
 		return fmt.Errorf("job uid %s is taken: submit again with another", e.UID)
 	}
+	if e.Unique && c.byID[strings.ToLower(e.Spec.ID)] != nil {
+		return &ExistsError{What: "job", ID: e.Spec.ID}
+	}
 	if err := job.Validate(e.Spec); err != nil {
 		return err
 	}
+	if err := c.possible(e.Spec.ID, e.Spec.Tasks); err != nil {
+		return err
+	}
+	spec := e.Spec
+	spec.Tasks = nil
+	j := c.addJob(job.JobRow{UID: e.UID, Seq: t.next(), Spec: spec, Submitted: t.at})
+	t.addTasks(j, e.Spec.Tasks)
+	return nil
+}
+
+// possible refuses tasks that no node of the cluster could ever run.
+func (c *Cluster) possible(jobID string, tasks []job.TaskSpec) error {
 	nodes := c.views()
-	for _, task := range e.Spec.Tasks {
+	for _, task := range tasks {
 		if r := sched.Impossible(task.Resolve(), nodes); r != nil {
-			return &ImpossibleError{Task: e.Spec.ID + "/" + task.ID, Reason: *r}
+			return &ImpossibleError{Task: jobID + "/" + task.ID, Reason: *r}
 		}
 	}
-	j := c.addJob(job.JobRow{UID: e.UID, Seq: t.next(), Spec: e.Spec, Submitted: t.at})
-	c.queue(j)
-	t.rows = append(t.rows, job.Encode(job.TableJob, e.UID, j.row))
-	t.replan = true
 	return nil
 }
 
@@ -43,10 +57,136 @@ func validUID(s string) bool {
 	return true
 }
 
+// addTasks puts tasks in and the job where it belongs in the queue.
+func (t *change) addTasks(j *jobState, tasks []job.TaskSpec) {
+	for _, spec := range tasks {
+		row := job.TaskRow{UID: job.TaskUID(j.row.UID, j.row.Next), Job: j.row.UID, Index: j.row.Next, Spec: spec, Created: t.at}
+		j.row.Next++
+		t.rows = append(t.rows, job.Encode(job.TableTask, row.UID, row))
+		t.c.addTask(j, row)
+		t.opened(j)
+	}
+	t.jobChanged(j)
+}
+
+// opened counts one more task with work left.
+func (t *change) opened(j *jobState) {
+	if j.open++; j.open == 1 {
+		t.c.queue(j)
+	}
+	t.replan = true
+}
+
+func (e TasksAdded) apply(c *Cluster, t *change) error {
+	j, err := c.openJob(e.Job)
+	if err != nil {
+		return err
+	}
+	if err := job.ValidateTasks(e.Tasks); err != nil {
+		return err
+	}
+	for _, task := range e.Tasks {
+		if j.byID[strings.ToLower(task.ID)] != nil {
+			return &ExistsError{What: "task", ID: task.ID}
+		}
+	}
+	if err := c.possible(j.row.Spec.ID, e.Tasks); err != nil {
+		return err
+	}
+	t.addTasks(j, e.Tasks)
+	return nil
+}
+
+func (c *Cluster) job(uid string) (*jobState, error) {
+	if j, ok := c.jobs[uid]; ok {
+		return j, nil
+	}
+	return nil, fmt.Errorf("there is no job with uid %s", uid)
+}
+
+// openJob returns a job that takes tasks.
+func (c *Cluster) openJob(uid string) (*jobState, error) {
+	j, err := c.job(uid)
+	if err != nil {
+		return nil, err
+	}
+	if s := j.state(); s != job.JobActive && s != job.JobDisabled && s != job.JobDisabling {
+		return nil, &ClosedError{What: "job", ID: j.row.Spec.ID, State: string(s), Need: "active or disabled"}
+	}
+	return j, nil
+}
+
+func (c *Cluster) task(uid string) (*taskState, error) {
+	if t, ok := c.tasks[uid]; ok {
+		return t, nil
+	}
+	return nil, fmt.Errorf("there is no task with uid %s", uid)
+}
+
+func (e JobChanged) apply(c *Cluster, t *change) error {
+	j, err := c.openJob(e.Job)
+	if err != nil {
+		return err
+	}
+	spec := j.row.Spec
+	if e.Priority != nil {
+		spec.Priority = *e.Priority
+	}
+	if e.KeepOpen != nil {
+		spec.KeepOpen = *e.KeepOpen
+	}
+	if e.MaxTime != nil {
+		spec.MaxTime = *e.MaxTime
+	}
+	if e.API != nil {
+		spec.API = bytes.Clone(*e.API)
+	}
+	check := spec
+	check.KeepOpen = true // its tasks are elsewhere
+	if err := job.Validate(check); err != nil {
+		return err
+	}
+	j.row.Spec, j.row.Changed = spec, t.at
+	if j.open > 0 {
+		c.unqueue(j)
+		c.queue(j)
+		t.replan = true
+	}
+	t.jobChanged(j)
+	t.jobEnded(j)
+	return nil
+}
+
+func (e JobHeld) apply(c *Cluster, t *change) error {
+	j, err := c.openJob(e.Job)
+	if err != nil {
+		return err
+	}
+	j.row.Held, j.row.Changed = e.On, t.at
+	t.jobChanged(j)
+	t.replan = true
+	if !e.On || e.Running == HeldWait || e.Running == "" {
+		return nil
+	}
+	for _, task := range j.tasks {
+		for _, a := range slices.Clone(task.live) {
+			if e.Running == HeldTerminate {
+				t.cancelAttempt(a, job.Reason{Code: job.FailCancelled, Detail: "its job was disabled"}, false)
+				continue
+			}
+			if a.Cancel == nil && !a.settled() {
+				t.end(a, job.Reason{Code: job.FailRequeued, Detail: "its job was disabled"}, false)
+				t.settle(a)
+			}
+		}
+	}
+	return nil
+}
+
 func (e CancelRequested) apply(c *Cluster, t *change) error {
-	j, ok := c.jobs[e.Job]
-	if !ok {
-		return fmt.Errorf("there is no job with uid %s", e.Job)
+	j, err := c.job(e.Job)
+	if err != nil {
+		return err
 	}
 	tasks := j.tasks
 	if e.Task != "" {
@@ -60,31 +200,221 @@ func (e CancelRequested) apply(c *Cluster, t *change) error {
 	if why.Code == "" {
 		why.Code = job.FailCancelled
 	}
-	if e.Task == "" && j.row.Cancel == nil && j.open > 0 {
-		j.row.Cancel = &why
-		t.rows = append(t.rows, job.Encode(job.TableJob, j.row.UID, j.row))
+	if e.Task == "" && j.row.Cancel == nil && j.row.Ended.IsZero() {
+		j.row.Cancel, j.row.Changed = &why, t.at
+		t.jobChanged(j)
 	}
-	for _, task := range tasks {
-		var done []job.Outcome
-		for _, try := range task.pending {
-			done = append(done, job.Outcome{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why})
-		}
-		if len(done) > 0 {
-			t.block(task, "", done, nil, job.Outcome{})
-			t.replan = true
-		}
-		for _, a := range slices.Clone(task.live) {
-			if a.Cancel == nil {
-				a.Cancel = &why
-				t.changed(a)
-			}
-			t.end(a, why, e.Now)
-			if a.Requeue { // its elements only waited for the end of this attempt
-				a.Requeue = false
-				t.decide(a, ranges(a.Settled).missing(a.Try.Range), outcomeOfReason(*a.Cancel))
-			}
-			t.settle(a)
-		}
+	for _, task := range slices.Clone(tasks) {
+		t.cancelTask(task, why, e.Now)
 	}
+	t.jobEnded(j)
 	return nil
+}
+
+// cancelTask ends what a task has left to do.
+func (t *change) cancelTask(task *taskState, why job.Reason, now bool) {
+	var done []job.Outcome
+	for _, try := range task.pending {
+		done = append(done, job.Outcome{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why})
+	}
+	if len(done) > 0 {
+		t.block(task, "", done, nil, job.Outcome{})
+		t.replan = true
+	}
+	for _, a := range slices.Clone(task.live) {
+		t.cancelAttempt(a, why, now)
+	}
+}
+
+func (t *change) cancelAttempt(a *attempt, why job.Reason, now bool) {
+	if a.Cancel == nil {
+		a.Cancel = &why
+		t.changed(a)
+	}
+	t.end(a, why, now)
+	if a.Requeue { // its elements only waited for the end of this attempt
+		a.Requeue = false
+		t.decide(a, ranges(a.Settled).missing(a.Try.Range), outcomeOfReason(*a.Cancel))
+	}
+	t.settle(a)
+}
+
+func (e JobDeleted) apply(c *Cluster, t *change) error {
+	j, err := c.job(e.Job)
+	if err != nil {
+		return err
+	}
+	if j.row.Deleting {
+		return nil
+	}
+	j.row.Deleting, j.row.Changed = true, t.at
+	why := job.Reason{Code: job.FailCancelled, Detail: "its job was deleted"}
+	if j.row.Cancel == nil {
+		j.row.Cancel = &why
+	}
+	t.jobChanged(j)
+	for _, task := range slices.Clone(j.tasks) {
+		t.cancelTask(task, why, false)
+	}
+	t.jobEnded(j)
+	return nil
+}
+
+func (e TaskChanged) apply(c *Cluster, t *change) error {
+	task, err := c.task(e.Task)
+	if err != nil {
+		return err
+	}
+	if task.row.Deleting || task.completed() {
+		return &ClosedError{What: "task", ID: task.spec.ID, State: string(job.TaskCompleted), Need: "not completed"}
+	}
+	spec := task.row.Spec
+	if e.Retries != nil {
+		spec.Retries = *e.Retries
+	}
+	if e.TimeLimit != nil {
+		spec.TimeLimit = *e.TimeLimit
+	}
+	if e.API != nil {
+		spec.API = bytes.Clone(*e.API)
+	}
+	if err := job.ValidateTasks([]job.TaskSpec{spec}); err != nil {
+		return err
+	}
+	resolved := spec.Resolve()
+	task.row.Spec, task.row.Changed, task.spec = spec, t.at, &resolved
+	t.taskChanged(task)
+	t.replan = true
+	return nil
+}
+
+func (e TaskReactivated) apply(c *Cluster, t *change) error {
+	task, err := c.task(e.Task)
+	if err != nil {
+		return err
+	}
+	if _, err := c.openJob(task.job.row.UID); err != nil {
+		return err
+	}
+	if task.row.Deleting || !task.completed() || len(task.bad) == 0 {
+		state := "not completed"
+		if task.completed() {
+			state = "completed without a failure"
+		}
+		return &ClosedError{What: "task", ID: task.spec.ID, State: state, Need: "completed, and failed"}
+	}
+	again := make([]job.Try, len(task.bad))
+	for i, r := range task.bad {
+		again[i] = job.Try{Range: r, Attempt: task.tried + 1}
+	}
+	was := job.Outcome{}
+	if task.last != nil {
+		was = *task.last
+	}
+	t.opened(task.job)
+	t.block(task, "", nil, again, was)
+	return nil
+}
+
+func (e TaskDeleted) apply(c *Cluster, t *change) error {
+	task, err := c.task(e.Task)
+	if err != nil {
+		return err
+	}
+	if task.row.Deleting {
+		return nil
+	}
+	task.row.Deleting, task.row.Changed = true, t.at
+	t.taskChanged(task)
+	t.cancelTask(task, job.Reason{Code: job.FailCancelled, Detail: "it was deleted"}, false)
+	t.taskEnded(task)
+	return nil
+}
+
+// taskEnded forgets a task that is to be deleted once nothing of it is left.
+func (t *change) taskEnded(task *taskState) {
+	if !task.row.Deleting || len(task.live) > 0 || !task.completed() || t.c.tasks[task.uid] != task {
+		return
+	}
+	t.forget(task)
+	j := task.job
+	j.tasks = slices.DeleteFunc(j.tasks, func(x *taskState) bool { return x == task })
+}
+
+// forget removes a task and its history; the caller takes it out of its job.
+func (t *change) forget(task *taskState) {
+	delete(t.c.tasks, task.uid)
+	delete(task.job.byID, strings.ToLower(task.spec.ID))
+	delete(t.tasks, task.uid)
+	t.after = append(t.after,
+		job.Row{Table: job.TableTask, Key: task.uid},
+		job.Row{Table: job.TableBlock, Key: task.uid + "/", Prefix: true},
+		job.Row{Table: job.TableAutopsy, Key: task.uid + "-", Prefix: true})
+	t.notice(Notice{Kind: TaskForgotten, Job: task.job.row.UID, Task: task.uid})
+}
+
+// jobEnded says so once nothing of a job that is done is left: all its tasks
+// have completed, and it was told to end or is not kept open for more.
+func (t *change) jobEnded(j *jobState) {
+	if j.open > 0 || j.live > 0 || j.row.Spec.KeepOpen && j.row.Cancel == nil {
+		return
+	}
+	if j.row.Ended.IsZero() {
+		j.row.Ended = t.at
+		t.jobChanged(j)
+		t.notice(Notice{Kind: JobEnded, Job: j.row.UID})
+	}
+	if !j.row.Deleting || t.c.jobs[j.row.UID] != j {
+		return
+	}
+	for _, task := range slices.Clone(j.tasks) {
+		t.forget(task)
+	}
+	j.tasks = nil
+	delete(t.c.jobs, j.row.UID)
+	t.c.byAge = slices.DeleteFunc(t.c.byAge, func(x *jobState) bool { return x == j })
+	id := strings.ToLower(j.row.Spec.ID)
+	delete(t.c.byID, id)
+	for _, x := range t.c.byAge { // ids of jobs need not be unique
+		if strings.ToLower(x.row.Spec.ID) == id {
+			t.c.byID[id] = x
+		}
+	}
+	delete(t.jobs, j.row.UID)
+	t.after = append(t.after, job.Row{Table: job.TableJob, Key: j.row.UID})
+	t.notice(Notice{Kind: JobForgotten, Job: j.row.UID})
+}
+
+func (j *jobState) state() job.JobState {
+	switch {
+	case j.row.Deleting:
+		return job.JobDeleting
+	case !j.row.Ended.IsZero():
+		return job.JobCompleted
+	case j.row.Cancel != nil:
+		return job.JobTerminating
+	case j.row.Held && j.live > 0:
+		return job.JobDisabling
+	case j.row.Held:
+		return job.JobDisabled
+	}
+	return job.JobActive
+}
+
+// Overdue returns the uids of jobs that have reached their time limit and were
+// not yet told to end, in the order of submission, and when the next one will.
+func (c *Cluster) Overdue(now time.Time) (uids []string, next time.Time) {
+	for _, j := range c.byAge {
+		d := j.row.Spec.MaxTime
+		if d == 0 || j.row.Cancel != nil || !j.row.Ended.IsZero() {
+			continue
+		}
+		switch end := j.row.Submitted.Add(d); {
+		case !end.After(now):
+			uids = append(uids, j.row.UID)
+		case next.IsZero() || end.Before(next):
+			next = end
+		}
+	}
+	return uids, next
 }

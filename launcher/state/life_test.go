@@ -365,7 +365,7 @@ func TestRequeueWaitsForProof(t *testing.T) {
 	if s := w.status(task); s.Pending != 0 || s.State == job.TaskCompleted {
 		t.Fatalf("before the proof: %+v", s)
 	}
-	w.apply(NodeGone{Node: "n2", SessionOnly: true, Why: "lease"})
+	w.apply(NodeGone{Node: "n2", Leases: SessionLeases, Why: "lease"})
 	if s := w.status(task); s.Pending != 1 {
 		t.Fatalf("after the proof: %+v", s)
 	}

@@ -15,6 +15,7 @@ import (
 func Load(rows []job.Row) (*Cluster, error) {
 	c := New("", 0)
 	var jobs []job.JobRow
+	var tasks []job.TaskRow
 	var blocks []job.BlockRow
 	var attempts []job.AttemptRow
 	parts := map[string]job.PartRow{}
@@ -26,6 +27,8 @@ func Load(rows []job.Row) (*Cluster, error) {
 			err = r.Decode(&c.meta)
 		case job.TableJob:
 			jobs, err = decode(jobs, r)
+		case job.TableTask:
+			tasks, err = decode(tasks, r)
 		case job.TableBlock:
 			blocks, err = decode(blocks, r)
 		case job.TableAttempt:
@@ -57,6 +60,14 @@ func Load(rows []job.Row) (*Cluster, error) {
 	slices.SortFunc(jobs, func(a, b job.JobRow) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, row := range jobs {
 		c.addJob(row)
+	}
+	slices.SortFunc(tasks, func(a, b job.TaskRow) int { return cmp.Or(cmp.Compare(a.Job, b.Job), cmp.Compare(a.Index, b.Index)) })
+	for _, row := range tasks {
+		j, ok := c.jobs[row.Job]
+		if !ok {
+			return nil, fmt.Errorf("task %s is of job %s, which is not there; restore the data set from a backup", row.UID, row.Job)
+		}
+		c.addTask(j, row)
 	}
 	slices.SortFunc(blocks, func(a, b job.BlockRow) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, b := range blocks {

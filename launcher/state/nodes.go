@@ -108,8 +108,16 @@ func (e NodeGone) apply(c *Cluster, t *change) error {
 		return err
 	}
 	for _, a := range slices.Clone(n.live) {
-		if e.SessionOnly && !a.task.job.row.Spec.Session {
-			continue
+		session := a.task.job.row.Spec.Session
+		switch e.Leases {
+		case SessionLeases:
+			if !session {
+				continue
+			}
+		case RequeuedLeases:
+			if !session && a.task.spec.OnNodeLoss == job.NodeLossWait {
+				continue
+			}
 		}
 		i, _ := a.part(e.Node)
 		t.gone(a, i, nodeLost(e.Node, e.Why))

@@ -88,7 +88,7 @@ func TestRandom(t *testing.T) {
 				return
 			}
 			spec := job.Spec{ID: fmt.Sprint("job", jobs), Session: rapid.Bool().Draw(t, "session"),
-				Priority: rapid.IntRange(-1, 1).Draw(t, "priority")}
+				Priority: rapid.IntRange(-1, 1).Draw(t, "priority"), KeepOpen: rapid.Bool().Draw(t, "open")}
 			for i := range rapid.IntRange(1, 3).Draw(t, "tasks") {
 				task := drawTask(t)
 				task.ID, task.Command = fmt.Sprint("t", i), []string{"x"}
@@ -122,7 +122,40 @@ func TestRandom(t *testing.T) {
 			// A part that was never ready may have a result of failure only.
 			w.apply(AttemptResult{ID: id, Node: node, Result: r})
 		}
+		// Of jobs and tasks that may not be there, or not be open: refusals
+		// are part of it.
+		anyJob := func() string { return fmt.Sprint("job", rapid.IntRange(1, 6).Draw(t, "job")) }
+		anyTask := func() string { return job.TaskUID(anyJob(), rapid.IntRange(0, 3).Draw(t, "task")) }
 		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				task := drawTask(t)
+				task.ID, task.Command = fmt.Sprint("a", rapid.IntRange(0, 3).Draw(t, "id")), []string{"x"}
+				_, _ = w.try(TasksAdded{Job: anyJob(), Tasks: []job.TaskSpec{task}})
+			},
+			"hold": func(t *rapid.T) {
+				_, _ = w.try(JobHeld{Job: anyJob(), On: rapid.Bool().Draw(t, "on"),
+					Running: rapid.SampledFrom([]HeldRunning{HeldWait, HeldRequeue, HeldTerminate}).Draw(t, "running")})
+			},
+			"change": func(t *rapid.T) {
+				p, open := rapid.IntRange(-1, 1).Draw(t, "priority"), rapid.Bool().Draw(t, "open")
+				_, _ = w.try(JobChanged{Job: anyJob(), Priority: &p, KeepOpen: &open})
+			},
+			"change task": func(t *rapid.T) {
+				n := rapid.IntRange(0, 2).Draw(t, "retries")
+				_, _ = w.try(TaskChanged{Task: anyTask(), Retries: &n})
+			},
+			"reactivate": func(t *rapid.T) {
+				uid := anyTask()
+				if _, err := w.try(TaskReactivated{Task: uid}); err == nil {
+					done[uid] = 0
+				}
+			},
+			"delete task": func(t *rapid.T) { _, _ = w.try(TaskDeleted{Task: anyTask()}) },
+			"delete job": func(t *rapid.T) {
+				if rapid.IntRange(0, 9).Draw(t, "really") == 0 {
+					_, _ = w.try(JobDeleted{Job: anyJob()})
+				}
+			},
 			"submit": submit, "plan": plan, "plan again": plan, "ready": ready, "ready all": readyAll, "ready all 2": readyAll,
 			"result": result, "result again": result,
 			"started": func(t *rapid.T) {
@@ -158,7 +191,7 @@ func TestRandom(t *testing.T) {
 			"lost": func(t *rapid.T) { _, n := anyNode(); w.apply(NodeLost{Node: n, Why: "silent"}) },
 			"gone": func(t *rapid.T) {
 				_, n := anyNode()
-				w.apply(NodeGone{Node: n, SessionOnly: rapid.Bool().Draw(t, "session"), Why: "lease"})
+				w.apply(NodeGone{Node: n, Leases: rapid.SampledFrom([]Leases{AllAttempts, SessionLeases, RequeuedLeases}).Draw(t, "leases"), Why: "lease"})
 			},
 			"drain": func(t *rapid.T) {
 				_, n := anyNode()
@@ -239,6 +272,11 @@ func (w *world) heal() {
 			inv.Shims = append(inv.Shims, Shim{ID: p.ID, Phase: ShimPreparing})
 		}
 		w.apply(inv)
+	}
+	closed := false
+	for _, j := range w.c.Jobs() {
+		_, _ = w.try(JobHeld{Job: j.Row.UID})
+		_, _ = w.try(JobChanged{Job: j.Row.UID, KeepOpen: &closed}) // refused if it was told to end
 	}
 	w.serve(good)
 }

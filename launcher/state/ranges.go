@@ -42,6 +42,26 @@ func (s ranges) add(r job.Range) ranges {
 	return slices.Replace(s, i, j, r)
 }
 
+// remove returns the set without r.
+func (s ranges) remove(r job.Range) ranges {
+	if !s.overlaps(r) {
+		return s
+	}
+	i := s.after(r.Lo)
+	j := i
+	var keep []job.Range
+	for j < len(s) && s[j].Lo < r.Hi {
+		if s[j].Lo < r.Lo {
+			keep = append(keep, job.Range{Lo: s[j].Lo, Hi: r.Lo})
+		}
+		if s[j].Hi > r.Hi {
+			keep = append(keep, job.Range{Lo: r.Hi, Hi: s[j].Hi})
+		}
+		j++
+	}
+	return slices.Replace(s, i, j, keep...)
+}
+
 // missing returns the parts of r that are not in the set.
 func (s ranges) missing(r job.Range) []job.Range {
 	var out []job.Range

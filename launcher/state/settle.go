@@ -160,7 +160,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		if claimed || lost {
 			o = outcomeOfReason(*a.Cancel)
 		}
-	case claimed, lost && spec.OnNodeLoss != job.NodeLossFail && a.Try.Losses < maxLosses:
+	case claimed, code == job.FailRequeued, lost && spec.OnNodeLoss != job.NodeLossFail && a.Try.Losses < maxLosses:
 		a.Requeue = true
 		t.changed(a)
 		return
@@ -226,7 +226,7 @@ func (t *change) ended(a *attempt) {
 			if a.End != nil && a.End.Code == job.WaitClaimed {
 				next.Refusals = a.Try.Refusals + 1
 				next.NotBefore = t.at.Add(refusalPause(next.Refusals))
-			} else {
+			} else if a.End == nil || a.End.Code != job.FailRequeued {
 				next.Losses++
 			}
 			again := make([]job.Try, len(open))
@@ -251,10 +251,11 @@ func (t *change) ended(a *attempt) {
 		t.part(a, i)
 	}
 	task.live = slices.DeleteFunc(task.live, func(x *attempt) bool { return x == a })
-	if a.gang() || a.End != nil {
+	if a.gang() || a.End != nil || a.Try.Len() == 1 { // blocks tell enough of an array's
 		t.rows = append(t.rows, job.Encode(job.TableAutopsy, a.ID, a.AttemptRow))
 	}
 	task.job.live--
+	t.taskEnded(task)
 	t.jobEnded(task.job)
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,7 +54,9 @@ func (w *world) try(what What) (Change, error) {
 	}
 	for _, r := range ch.Rows {
 		key := string(r.Table) + "/" + r.Key
-		if r.Value == nil {
+		if r.Prefix {
+			maps.DeleteFunc(w.rows, func(k string, _ job.Row) bool { return strings.HasPrefix(k, key) })
+		} else if r.Value == nil {
 			delete(w.rows, key)
 		} else {
 			w.rows[key] = r
@@ -153,13 +156,20 @@ func dump(c *Cluster) map[string]any {
 	}
 	d := map[string]any{"meta": c.meta}
 	for uid, j := range c.jobs {
-		d["job "+uid] = []any{j.row, j.open, j.live}
+		d["job "+uid] = []any{j.row, j.open, j.live, len(j.tasks), len(j.byID)}
+	}
+	for id, j := range c.byID {
+		d["id "+id] = j.row.UID
+	}
+	for i, j := range c.byAge {
+		d[fmt.Sprint("age ", i)] = j.row.UID
 	}
 	for _, j := range c.active {
 		d["queue"] = fmt.Sprint(d["queue"], " ", j.row.UID)
 	}
 	for uid, t := range c.tasks {
-		d["task "+uid] = []any{t.name, *t.spec, []job.Try(t.pending), []job.Range(t.good), []job.Range(t.bad), ids(t.live), t.last}
+		d["task "+uid] = []any{t.name, *t.spec, []job.Try(t.pending), []job.Range(t.good), []job.Range(t.bad), ids(t.live), t.last,
+			t.row, t.lastAttempt, t.tried, t.seq, t.at}
 	}
 	for id, a := range c.attempts {
 		d["attempt "+id] = a.AttemptRow

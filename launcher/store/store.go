@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"gangway/launcher/job"
@@ -19,7 +20,8 @@ type Store interface {
 	// caller's.
 	Load() ([]job.Row, error)
 	// Commit applies rows in order, all or none: a row with a value replaces
-	// what was there, one with a nil value deletes it if it is there. It
+	// what was there, one with a nil value deletes it if it is there, with
+	// Prefix all rows whose keys begin so. It
 	// returns once the rows are as durable as the engine can make them, and
 	// keeps no reference to them.
 	Commit(rows []job.Row) error
@@ -72,7 +74,13 @@ func (m *Memory) Commit(rows []job.Row) error {
 		}
 	}
 	for _, r := range rows {
-		if r.Value == nil {
+		if r.Prefix {
+			for p := range m.rows {
+				if p.table == r.Table && strings.HasPrefix(p.key, r.Key) {
+					delete(m.rows, p)
+				}
+			}
+		} else if r.Value == nil {
 			delete(m.rows, place{r.Table, r.Key})
 		} else {
 			m.rows[place{r.Table, r.Key}] = bytes.Clone(r.Value)
@@ -102,6 +110,8 @@ func CheckRow(r job.Row) error {
 		return fmt.Errorf("a row of table %s has no key", r.Table)
 	case r.Value != nil && len(r.Value) == 0:
 		return fmt.Errorf("row %s/%s has an empty value: use nil to delete it", r.Table, r.Key)
+	case r.Value != nil && r.Prefix:
+		return fmt.Errorf("row %s/%s is a prefix and has a value", r.Table, r.Key)
 	}
 	return nil
 }

@@ -62,6 +62,16 @@ func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store
 		commit(t, s, row("job", "a", "4"), gone("job", "b"), gone("job", "never"))
 		want(t, s, row("block", "a", "3"), row("job", "a", "4"))
 	})
+	t.Run("delete by prefix", func(t *testing.T) {
+		s, _ := start(t)
+		under := func(table job.Table, prefix string) job.Row { return job.Row{Table: table, Key: prefix, Prefix: true} }
+		commit(t, s, row("job", "ab-1", "1"), row("job", "ab-12", "2"), row("job", "ab", "3"), row("job", "ac-1", "4"), row("block", "ab-1", "5"),
+			row("job", "ab-%", "6"), row("job", "ab-\xff", "7"), row("job", "AB-1", "8"))
+		commit(t, s, under("job", "ab-"), under("job", "never"))
+		want(t, s, row("block", "ab-1", "5"), row("job", "AB-1", "8"), row("job", "ab", "3"), row("job", "ac-1", "4"))
+		commit(t, s, under("job", "a"), row("job", "ad", "9"))
+		want(t, s, row("block", "ab-1", "5"), row("job", "AB-1", "8"), row("job", "ad", "9"))
+	})
 	t.Run("order within a commit", func(t *testing.T) {
 		s, _ := start(t)
 		commit(t, s, row("job", "a", "1"), gone("job", "a"), row("job", "a", "2"), row("job", "b", "1"), gone("job", "b"))
