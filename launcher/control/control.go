@@ -40,10 +40,12 @@ type Config struct {
 	// Notice is called by the applier after the commit; it must not block.
 	Notice func(state.Notice)
 	// NodeGrace is how long a node may be without a session before its
-	// attempts are given up, Lease how long session jobs outlive their
-	// launcher, after which a silent node can hold nothing of them.
+	// attempts are given up, Lease how long attempts outlive the contact with
+	// their launcher, after which a silent node can hold nothing of those
+	// that Leases names.
 	NodeGrace time.Duration
 	Lease     time.Duration
+	Leases    state.Leases // AllAttempts means SessionLeases
 }
 
 // Control applies events.
@@ -63,6 +65,7 @@ type silent struct {
 
 type request struct {
 	what  state.What
+	read  func(*state.Cluster) // instead of an event
 	reply chan error
 }
 
@@ -87,7 +90,17 @@ func (c *Control) Post(what state.What) {
 
 // Do applies an event and returns once it is committed, or why it was refused.
 func (c *Control) Do(ctx context.Context, what state.What) error {
-	r := request{what: what, reply: make(chan error, 1)}
+	return c.do(ctx, request{what: what, reply: make(chan error, 1)})
+}
+
+// Read lets f look at the state between two events: it must be quick, change
+// nothing and keep nothing that the state's documentation does not allow. What
+// it sees is committed.
+func (c *Control) Read(ctx context.Context, f func(*state.Cluster)) error {
+	return c.do(ctx, request{read: f, reply: make(chan error, 1)})
+}
+
+func (c *Control) do(ctx context.Context, r request) error {
 	select {
 	case c.inbox <- r:
 	case <-c.done:
@@ -173,6 +186,11 @@ type round struct {
 }
 
 func (c *Control) take(r request, rd *round) error {
+	if r.read != nil {
+		r.read(c.cfg.Cluster)
+		r.reply <- nil
+		return nil
+	}
 	err := c.apply(r.what, rd)
 	var f fatal
 	if errors.As(err, &f) {
@@ -227,6 +245,13 @@ func (c *Control) patience(rd *round) error {
 	}
 	sort.Strings(names)
 	now := time.Now()
+	overdue, _ := c.cfg.Cluster.Overdue(now)
+	for _, uid := range overdue {
+		why := job.Reason{Code: job.FailTimeLimit, Detail: "the job's time limit is over"}
+		if err := c.apply(state.CancelRequested{Job: uid, Reason: why}, rd); err != nil {
+			return err
+		}
+	}
 	for _, n := range names {
 		s := c.down[n]
 		quiet := now.Sub(s.since)
@@ -240,7 +265,11 @@ func (c *Control) patience(rd *round) error {
 		// and a kill that takes its time.
 		if !s.gone && quiet >= c.cfg.Lease+c.cfg.Lease/2 {
 			s.gone = true
-			what := state.NodeGone{Node: n, Leases: state.SessionLeases, Why: "the lease of its session jobs has lapsed"}
+			leases := c.cfg.Leases
+			if leases == state.AllAttempts {
+				leases = state.SessionLeases
+			}
+			what := state.NodeGone{Node: n, Leases: leases, Why: "the lease of what ran there has lapsed"}
 			if err := c.apply(what, rd); err != nil {
 				return err
 			}
