@@ -1,0 +1,47 @@
+package batchapi
+
+import (
+	"context"
+	"errors"
+)
+
+// Role is what a principal may do; a later one may do all that an earlier one may.
+type Role int
+
+// The roles.
+const (
+	Reader    Role = iota + 1 // reads every job, node and pool that it may see
+	Submitter                 // also adds jobs and changes its own
+	Admin                     // sees and changes everything
+)
+
+// Principal is who asks.
+type Principal struct {
+	Name     string // owns the jobs that it adds
+	Role     Role
+	NodeUser string // whom its jobs run as on nodes; "": the agent's own user
+}
+
+// ErrUnknown is the error of an Auth that does not know an account or token.
+var ErrUnknown = errors.New("unknown account or token")
+
+// Auth knows keys and tokens. Its methods may be called from many goroutines at
+// once. Any error means that the caller is not let in; it is logged, not shown.
+type Auth interface {
+	// SharedKey returns an account's keys, any of which may sign, and who signs with them.
+	SharedKey(account string) (keys [][]byte, p Principal, err error)
+	Bearer(token string) (Principal, error)
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context for requests whose sender is known already,
+// such as the peer of a unix socket: give it to http.Server.ConnContext.
+func WithPrincipal(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+func principalOf(ctx context.Context) (Principal, bool) {
+	p, ok := ctx.Value(principalKey{}).(Principal)
+	return p, ok
+}
