@@ -55,10 +55,12 @@ type Spec struct {
 	Priority int    `json:"priority,omitempty"` // -MaxPriority to MaxPriority; higher goes first
 	Session  bool   `json:"session,omitempty"`  // ends with the launcher that submitted it
 	Owner    string `json:"owner,omitempty"`    // principal who submitted it; only admins touch others' jobs
+	User     string `json:"user,omitempty"`     // whom its tasks run as on the nodes; "": the agents' user
 	// KeepOpen leaves the job open for more tasks until it is terminated;
 	// without it the job ends with its last task.
 	KeepOpen bool          `json:"keep_open,omitempty"`
 	MaxTime  time.Duration `json:"max_time,omitempty"` // from submission to the end of all its tasks; 0: no limit
+	Retries  int           `json:"retries,omitempty"`  // of its tasks that have none of their own; as TaskSpec.Retries
 	// API is what the public API keeps for its clients: JSON that means
 	// nothing to the launcher.
 	API   json.RawMessage `json:"api,omitempty"`

@@ -36,6 +36,7 @@ func Validate(s Spec) error {
 		c.bad("priority", "%d is out of range: allowed is -%d to %d", s.Priority, MaxPriority, MaxPriority)
 	}
 	c.duration("max-time", s.MaxTime)
+	c.number("retries", s.Retries, -1, 1000)
 	if len(s.Tasks) == 0 && !s.KeepOpen {
 		c.bad("tasks", "a job needs at least one task")
 	}

@@ -65,10 +65,12 @@ const (
 	RequeuedLeases               // those, and tasks that don't wait for a lost node
 )
 
-// NodeDrained starts or stops draining a node.
+// NodeDrained starts or stops draining a node. Running says what becomes of
+// what runs there; requeued work goes elsewhere.
 type NodeDrained struct {
-	Node string
-	On   bool
+	Node    string
+	On      bool
+	Running HeldRunning
 }
 
 // NodeRemoved forgets a node; it is an error while an attempt has a part there.
@@ -113,6 +115,7 @@ type JobSubmitted struct {
 	UID    string
 	Spec   job.Spec
 	Unique bool // an id that another job has, whatever its case, is an *ExistsError
+	Open   bool // it may have no tasks yet
 }
 
 // TasksAdded puts tasks into a job that is open. All are added or none; a task
@@ -129,6 +132,7 @@ type JobChanged struct {
 	Priority *int
 	KeepOpen *bool
 	MaxTime  *time.Duration
+	Retries  *int
 	API      *json.RawMessage
 }
 
@@ -239,4 +243,18 @@ type AttemptResult struct {
 type ShimGone struct {
 	ID, Node string
 	Why      string
+}
+
+// If applies What only if Holds returns nil when its turn comes; its error is
+// the event's. A client that has seen a version changes no other one with it.
+type If struct {
+	What  What
+	Holds func(*Cluster) error
+}
+
+func (e If) apply(c *Cluster, t *change) error {
+	if err := e.Holds(c); err != nil {
+		return err
+	}
+	return e.What.apply(c, t)
 }

@@ -21,7 +21,9 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 	if e.Unique && c.byID[strings.ToLower(e.Spec.ID)] != nil {
 		return &ExistsError{What: "job", ID: e.Spec.ID}
 	}
-	if err := job.Validate(e.Spec); err != nil {
+	check := e.Spec
+	check.KeepOpen = check.KeepOpen || e.Open
+	if err := job.Validate(check); err != nil {
 		return err
 	}
 	if err := c.possible(e.Spec.ID, e.Spec.Tasks); err != nil {
@@ -138,6 +140,9 @@ func (e JobChanged) apply(c *Cluster, t *change) error {
 	if e.MaxTime != nil {
 		spec.MaxTime = *e.MaxTime
 	}
+	if e.Retries != nil {
+		spec.Retries = *e.Retries
+	}
 	if e.API != nil {
 		spec.API = bytes.Clone(*e.API)
 	}
@@ -165,22 +170,26 @@ func (e JobHeld) apply(c *Cluster, t *change) error {
 	j.row.Held, j.row.Changed = e.On, t.at
 	t.jobChanged(j)
 	t.replan = true
-	if !e.On || e.Running == HeldWait || e.Running == "" {
+	if !e.On {
 		return nil
 	}
 	for _, task := range j.tasks {
 		for _, a := range slices.Clone(task.live) {
-			if e.Running == HeldTerminate {
-				t.cancelAttempt(a, job.Reason{Code: job.FailCancelled, Detail: "its job was disabled"}, false)
-				continue
-			}
-			if a.Cancel == nil && !a.settled() {
-				t.end(a, job.Reason{Code: job.FailRequeued, Detail: "its job was disabled"}, false)
-				t.settle(a)
-			}
+			t.evict(a, e.Running, "its job was disabled")
 		}
 	}
 	return nil
+}
+
+// evict does with an attempt as asked; "" and HeldWait leave it alone.
+func (t *change) evict(a *attempt, how HeldRunning, why string) {
+	switch {
+	case how == HeldTerminate:
+		t.cancelAttempt(a, job.Reason{Code: job.FailCancelled, Detail: why}, false)
+	case how == HeldRequeue && a.Cancel == nil && a.End == nil && !a.settled():
+		t.end(a, job.Reason{Code: job.FailRequeued, Detail: why}, false)
+		t.settle(a)
+	}
 }
 
 func (e CancelRequested) apply(c *Cluster, t *change) error {
@@ -353,10 +362,11 @@ func (t *change) forget(task *taskState) {
 	t.notice(Notice{Kind: TaskForgotten, Job: task.job.row.UID, Task: task.uid})
 }
 
-// jobEnded says so once nothing of a job that is done is left: all its tasks
-// have completed, and it was told to end or is not kept open for more.
+// jobEnded says so once nothing of a job that is done is left: all its tasks,
+// of which there was one at least, have completed, and it was told to end or is
+// not kept open for more.
 func (t *change) jobEnded(j *jobState) {
-	if j.open > 0 || j.live > 0 || j.row.Spec.KeepOpen && j.row.Cancel == nil {
+	if j.open > 0 || j.live > 0 || (j.row.Spec.KeepOpen || j.row.Next == 0) && j.row.Cancel == nil {
 		return
 	}
 	if j.row.Ended.IsZero() {

@@ -135,6 +135,11 @@ func (e NodeDrained) apply(c *Cluster, t *change) error {
 		t.nodeChanged(n)
 		t.notice(Notice{Kind: NodeChanged, Node: e.Node})
 	}
+	if e.On {
+		for _, a := range slices.Clone(n.live) {
+			t.evict(a, e.Running, "node "+e.Node+" is drained")
+		}
+	}
 	return nil
 }
 

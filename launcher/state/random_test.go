@@ -195,7 +195,8 @@ func TestRandom(t *testing.T) {
 			},
 			"drain": func(t *rapid.T) {
 				_, n := anyNode()
-				w.apply(NodeDrained{Node: n, On: rapid.Bool().Draw(t, "on")})
+				w.apply(NodeDrained{Node: n, On: rapid.Bool().Draw(t, "on"),
+					Running: rapid.SampledFrom([]HeldRunning{"", HeldRequeue, HeldTerminate}).Draw(t, "running")})
 			},
 			"claims": func(t *rapid.T) {
 				_, n := anyNode()

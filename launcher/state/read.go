@@ -184,3 +184,8 @@ func (n *node) status() NodeStatus {
 	}
 	return s
 }
+
+// Possible returns an *ImpossibleError if no node could ever run the task.
+func (c *Cluster) Possible(jobID string, task job.TaskSpec) error {
+	return c.possible(jobID, []job.TaskSpec{task})
+}

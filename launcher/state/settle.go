@@ -148,6 +148,10 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		return
 	}
 	spec := a.task.spec
+	retries := spec.Retries
+	if retries == 0 {
+		retries = a.task.job.row.Spec.Retries
+	}
 	code := job.Code("")
 	if o.Reason != nil {
 		code = o.Reason.Code
@@ -164,7 +168,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		a.Requeue = true
 		t.changed(a)
 		return
-	case retryable(code) && (spec.Retries < 0 || int(a.Try.Retries) < spec.Retries):
+	case retryable(code) && (retries < 0 || int(a.Try.Retries) < retries):
 		again := make([]job.Try, len(open))
 		for i, r := range open {
 			again[i] = job.Try{Range: r, Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries + 1, Losses: a.Try.Losses,

@@ -1,0 +1,288 @@
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"gangway/launcher/agents"
+	"gangway/launcher/batchapi"
+	"gangway/launcher/control"
+	"gangway/launcher/job"
+	"gangway/launcher/state"
+	"gangway/launcher/store"
+)
+
+// backend answers the public API from the applier's state and the store's
+// history. Every change is an event.
+type backend struct {
+	ctl     *control.Control
+	history store.Store
+	fleet   *agents.Fleet
+	pool    string
+	since   time.Time
+}
+
+var _ batchapi.Backend = (*backend)(nil)
+
+// read looks at the state; what f returns is passed on.
+func (b *backend) read(ctx context.Context, f func(*state.Cluster) error) error {
+	var err error
+	if rerr := b.ctl.Read(ctx, func(c *state.Cluster) { err = f(c) }); rerr != nil {
+		return stopping(rerr)
+	}
+	return err
+}
+
+func (b *backend) do(ctx context.Context, what state.What) error {
+	return stopping(b.ctl.Do(ctx, what))
+}
+
+// stopping turns what the state says into what the API knows.
+func stopping(err error) error {
+	var exists *state.ExistsError
+	var closed *state.ClosedError
+	var impossible *state.ImpossibleError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, control.ErrStopped):
+		return &batchapi.Unavailable{Message: "the launcher is stopping", RetryAfter: time.Second}
+	case errors.As(err, &exists):
+		code := batchapi.CodeTaskExists
+		if exists.What == "job" {
+			code = batchapi.CodeJobExists
+		}
+		return &batchapi.Conflict{Code: code, Message: exists.Error()}
+	case errors.As(err, &closed):
+		return &batchapi.Conflict{Code: closedCode(closed), Message: closed.Error()}
+	case errors.As(err, &impossible):
+		return &batchapi.Invalid{Property: "gangway", Reason: impossible.Error()}
+	}
+	return err
+}
+
+func closedCode(e *state.ClosedError) string {
+	switch {
+	case e.What == "task" && e.State == string(job.TaskCompleted):
+		return batchapi.CodeTaskCompleted
+	case e.What == "task" && e.State == "not completed":
+		return batchapi.CodeTaskNotCompleted
+	case e.What == "task":
+		return batchapi.CodeTaskSucceeded
+	}
+	switch job.JobState(e.State) {
+	case job.JobTerminating:
+		return batchapi.CodeJobTerminating
+	case job.JobDeleting:
+		return batchapi.CodeJobBeingDeleted
+	case job.JobDisabled, job.JobDisabling:
+		return batchapi.CodeJobDisabled
+	}
+	return batchapi.CodeJobCompleted
+}
+
+func (b *backend) jobByID(c *state.Cluster, id string) (state.JobStatus, error) {
+	j, ok := c.JobByID(id)
+	if !ok {
+		return j, &batchapi.NotFound{Kind: batchapi.KindJob, ID: id}
+	}
+	return j, nil
+}
+
+// change applies an event to a job that is still at the version seen.
+func (b *backend) change(ctx context.Context, id string, seen batchapi.Version, what func(state.JobStatus) (state.What, error)) error {
+	// Between the look and the event another change may come: control decides
+	// on the event with the same look, see state.If.
+	var uid string
+	var version batchapi.Version
+	var event state.What
+	err := b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, id)
+		if err != nil {
+			return err
+		}
+		uid, version = j.Row.UID, jobVersion(j)
+		if seen != 0 && seen != version {
+			return batchapi.Stale{}
+		}
+		event, err = what(j)
+		return err
+	})
+	if err != nil || event == nil {
+		return err
+	}
+	if seen != 0 {
+		event = state.If{What: event, Holds: func(c *state.Cluster) error {
+			if j, ok := c.JobByID(id); !ok || j.Row.UID != uid || jobVersion(j) != version {
+				return batchapi.Stale{}
+			}
+			return nil
+		}}
+	}
+	return b.do(ctx, event)
+}
+
+func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, error) {
+	if err := b.checkPool(n.Pool); err != nil {
+		return batchapi.Job{}, err
+	}
+	spec := job.Spec{ID: n.ID, Priority: n.Priority, Owner: n.Owner, User: n.NodeUser, KeepOpen: !n.AutoEnd,
+		MaxTime: n.TimeLimit, Retries: n.Retries, API: n.API}
+	if _, err := b.submit(ctx, spec); err != nil {
+		return batchapi.Job{}, err
+	}
+	return b.Job(ctx, n.ID)
+}
+
+// submit adds a job, with its tasks if it has some, and returns its uid.
+func (b *backend) submit(ctx context.Context, spec job.Spec) (string, error) {
+	uid := randomID(4)
+	return uid, b.do(ctx, state.JobSubmitted{UID: uid, Spec: spec, Unique: true, Open: len(spec.Tasks) == 0})
+}
+
+func (b *backend) checkPool(id string) error {
+	if id != "" && id != b.pool {
+		return &batchapi.NotFound{Kind: batchapi.KindPool, ID: id}
+	}
+	return nil
+}
+
+func (b *backend) Job(ctx context.Context, id string) (out batchapi.Job, err error) {
+	err = b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, id)
+		if err == nil {
+			out = b.jobOf(j)
+		}
+		return err
+	})
+	return out, err
+}
+
+func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
+	s := j.Row.Spec
+	out := batchapi.Job{
+		NewJob: batchapi.NewJob{ID: s.ID, Owner: s.Owner, NodeUser: s.User, JobSettings: batchapi.JobSettings{Pool: b.pool,
+			Priority: s.Priority, TimeLimit: s.MaxTime, Retries: s.Retries, AutoEnd: !s.KeepOpen, API: s.API}},
+		Version: jobVersion(j), State: batchapi.JobState(j.State), Cursor: job.NumberKey(j.Row.Seq),
+		Times: batchapi.Times{Created: j.Row.Submitted, Modified: j.Row.Submitted, StateAt: j.Row.Submitted,
+			StartedAt: j.Row.Submitted, EndedAt: j.Row.Ended},
+	}
+	if !j.Row.Changed.IsZero() {
+		out.Times.Modified = j.Row.Changed
+	}
+	if j.State != job.JobActive {
+		out.Times.StateAt, out.Times.Prev, out.Times.PrevAt = out.Times.Modified, string(job.JobActive), j.Row.Submitted
+	}
+	if j.State == job.JobCompleted {
+		out.Times.StateAt, out.Times.Prev = j.Row.Ended, string(job.JobActive)
+		if j.Row.Cancel != nil {
+			out.Times.Prev = string(job.JobTerminating)
+		}
+	}
+	if j.Row.Cancel != nil {
+		out.Reason = j.Row.Cancel.Detail
+		if j.Row.Cancel.Code == job.FailTimeLimit {
+			out.Reason = "MaxWallClockTimeExpiry"
+		}
+	} else if j.State == job.JobCompleted {
+		out.Reason = "AllTasksComplete"
+	}
+	return out
+}
+
+// jobVersion changes with whatever of a job a client can see, and only with it.
+func jobVersion(j state.JobStatus) batchapi.Version {
+	return versionOf(j.Row.UID, string(j.State), j.Row.Changed, j.Row.Ended)
+}
+
+func versionOf(parts ...any) batchapi.Version {
+	h := fnv.New64a()
+	for _, p := range parts {
+		if t, ok := p.(time.Time); ok {
+			p = t.UnixNano()
+		}
+		fmt.Fprintf(h, "%v\x00", p)
+	}
+	return batchapi.Version(max(h.Sum64()>>1, 1)) // ETags print it as a number
+}
+
+func (b *backend) Jobs(ctx context.Context, q batchapi.JobQuery) (out []batchapi.Job, err error) {
+	after, err := cursor(q.After)
+	if err != nil {
+		return nil, err
+	}
+	err = b.read(ctx, func(c *state.Cluster) error {
+		for _, j := range c.Jobs() {
+			if len(out) == q.Limit {
+				break
+			}
+			if j.Row.Seq > after && (q.Owner == "" || q.Owner == j.Row.Spec.Owner) {
+				out = append(out, b.jobOf(j))
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// cursor reads the number of the last thing that a client has seen.
+func cursor(s string) (uint64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, &batchapi.Invalid{Property: "$skiptoken", Value: s, Reason: "it is not from a link of this server"}
+	}
+	return n, nil
+}
+
+func (b *backend) UpdateJob(ctx context.Context, id string, seen batchapi.Version, s batchapi.JobSettings) error {
+	if err := b.checkPool(s.Pool); err != nil {
+		return err
+	}
+	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
+		open, api := !s.AutoEnd, s.API
+		if api == nil {
+			api = json.RawMessage("null")
+		}
+		return state.JobChanged{Job: j.Row.UID, Priority: &s.Priority, KeepOpen: &open, MaxTime: &s.TimeLimit, Retries: &s.Retries, API: &api}, nil
+	})
+}
+
+func (b *backend) DisableJob(ctx context.Context, id string, seen batchapi.Version, what batchapi.DisableTasks) error {
+	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
+		return state.JobHeld{Job: j.Row.UID, On: true, Running: state.HeldRunning(what)}, nil
+	})
+}
+
+func (b *backend) EnableJob(ctx context.Context, id string, seen batchapi.Version) error {
+	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
+		return state.JobHeld{Job: j.Row.UID}, nil
+	})
+}
+
+func (b *backend) TerminateJob(ctx context.Context, id string, seen batchapi.Version, reason string) error {
+	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
+		switch j.State {
+		case job.JobTerminating, job.JobCompleted, job.JobDeleting:
+			e := &state.ClosedError{What: "job", ID: j.Row.Spec.ID, State: string(j.State), Need: "active or disabled"}
+			return nil, stopping(e)
+		}
+		if reason == "" {
+			reason = "UserTerminate"
+		}
+		return state.CancelRequested{Job: j.Row.UID, Reason: job.Reason{Code: job.FailCancelled, Detail: reason}}, nil
+	})
+}
+
+func (b *backend) DeleteJob(ctx context.Context, id string, seen batchapi.Version) error {
+	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
+		return state.JobDeleted{Job: j.Row.UID}, nil
+	})
+}

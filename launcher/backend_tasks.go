@@ -1,0 +1,459 @@
+package launcher
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"gangway/launcher/batchapi"
+	"gangway/launcher/job"
+	"gangway/launcher/state"
+	"gangway/launcher/store"
+)
+
+// taskView is a task with its living or last attempt.
+type taskView struct {
+	state.TaskStatus
+	job     state.JobStatus
+	attempt *job.AttemptRow // nil: it has none, or only one of history
+}
+
+// taskFolder is where a task's files are on its nodes, below the agents' task
+// root. The layout is Batch's; the job's uid keeps a job of the same id, added
+// after a delete, apart.
+func taskFolder(jobID, jobUID, taskID string) string {
+	return path.Join("workitems", jobID, "job-"+jobUID, taskID)
+}
+
+func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
+	v := taskView{TaskStatus: s, job: j}
+	if len(s.Attempts) > 0 {
+		if a, ok := c.Attempt(s.Attempts[0]); ok {
+			v.attempt = &a
+		}
+	}
+	return v
+}
+
+func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, err error) {
+	err = b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, jobID)
+		if err != nil {
+			return err
+		}
+		s, ok := c.TaskByID(jobID, taskID)
+		if !ok {
+			return &batchapi.NotFound{Kind: batchapi.KindTask, ID: taskID}
+		}
+		v = viewOf(c, j, s)
+		return nil
+	})
+	if err == nil {
+		err = b.recall(&v)
+	}
+	return v, err
+}
+
+// recall looks the last attempt up in the history when none is alive.
+func (b *backend) recall(v *taskView) error {
+	if v.attempt != nil || v.LastAttempt == "" {
+		return nil
+	}
+	raw, err := b.history.Get(job.TableAutopsy, v.LastAttempt)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	var a job.AttemptRow
+	if err := (job.Row{Table: job.TableAutopsy, Key: v.LastAttempt, Value: raw}).Decode(&a); err != nil {
+		return err
+	}
+	v.attempt = &a
+	return nil
+}
+
+func taskVersion(s state.TaskStatus, a *job.AttemptRow) batchapi.Version {
+	live := ""
+	if a != nil && s.State != job.TaskCompleted {
+		live = a.ID + string(a.State)
+	}
+	return versionOf(s.UID, string(s.State), s.Row.Changed, s.Version, live, s.Row.Deleting)
+}
+
+func (b *backend) taskOf(v taskView) batchapi.Task {
+	s, a := v.TaskStatus, v.attempt
+	out := batchapi.Task{ID: s.Row.Spec.ID, Spec: *s.Spec, Version: taskVersion(s, a), State: s.State,
+		Cursor: fmt.Sprint(s.Row.Index + 1),
+		Times:  batchapi.Times{Created: s.Row.Created, Modified: s.Row.Created, StateAt: s.Row.Created},
+	}
+	if !s.Row.Changed.IsZero() {
+		out.Times.Modified = s.Row.Changed
+	}
+	t := &out.Times
+	switch {
+	case s.State == job.TaskCompleted:
+		t.StateAt, t.EndedAt, t.Prev = s.LastAt, s.LastAt, string(job.TaskActive)
+		if a != nil && !a.Started.IsZero() {
+			t.Prev, t.PrevAt = string(job.TaskRunning), a.Started
+		}
+	case a != nil && s.State == job.TaskRunning:
+		t.StateAt, t.Prev, t.PrevAt = a.Started, string(job.TaskPreparing), a.Placed
+	case a != nil && s.State == job.TaskPreparing:
+		t.StateAt, t.Prev, t.PrevAt = a.Placed, string(job.TaskActive), s.Row.Created
+	case !s.LastAt.IsZero(): // active again
+		t.StateAt, t.Prev = s.LastAt, string(job.TaskRunning)
+	}
+	if t.Modified.Before(t.StateAt) {
+		t.Modified = t.StateAt
+	}
+	if a != nil {
+		t.StartedAt = a.Started
+		out.Retries, out.Requeues = int(a.Try.Retries), int(a.Try.Losses)
+		if len(a.Parts) > 0 {
+			out.Run = b.runOf(v, a, 0)
+		}
+	}
+	if s.State == job.TaskActive && s.Next != nil {
+		out.Retries, out.Requeues = int(s.Next.Retries), int(s.Next.Losses)
+	}
+	if out.Retries > 0 {
+		out.RetriedAt = s.LastAt
+	}
+	if out.Requeues > 0 {
+		out.RequeueAt = s.LastAt
+	}
+	out.Run.Pool = b.pool
+	if o := s.Last; o != nil && s.State == job.TaskCompleted {
+		out.Run.Success, out.Run.Failure = o.Success, o.Reason
+		out.Run.Ended = s.LastAt
+		if out.Run.Node != "" && !out.Run.Started.IsZero() {
+			out.Run.Exit = exitOf(o.ExitCode, o.Signal)
+		}
+	}
+	return out
+}
+
+// exitOf is an exit status as a shell would show it.
+func exitOf(code, signal int) *int {
+	if signal != 0 {
+		code = 128 + signal
+	}
+	return &code
+}
+
+// runOf is how one part of an attempt runs.
+func (b *backend) runOf(v taskView, a *job.AttemptRow, i int) batchapi.Run {
+	p := a.Parts[i]
+	r := batchapi.Run{Node: p.Node, Pool: b.pool, Started: a.Started,
+		Folder: taskFolder(v.job.Row.Spec.ID, v.job.Row.UID, v.Row.Spec.ID)}
+	if len(p.Results) > 0 {
+		res := p.Results[len(p.Results)-1]
+		r.Started, r.Ended = res.Start, res.End
+		r.Exit, r.Success, r.Failure = exitOf(res.ExitCode, res.Signal), res.Success(), res.Failure
+	} else if p.Failure != nil {
+		r.Failure = p.Failure
+	}
+	return r
+}
+
+func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSpec) ([]batchapi.Task, []error, error) {
+	errs := make([]error, len(tasks))
+	var uid string
+	var good []job.TaskSpec
+	err := b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, jobID)
+		if err != nil {
+			return err
+		}
+		uid = j.Row.UID
+		// Each for itself: one event takes all or none.
+		seen := map[string]bool{}
+		for i, t := range tasks {
+			id := strings.ToLower(t.ID)
+			if _, ok := c.TaskByID(jobID, t.ID); ok || seen[id] {
+				errs[i] = stopping(&state.ExistsError{What: "task", ID: t.ID})
+				continue
+			}
+			seen[id] = true
+			if err := job.ValidateTasks([]job.TaskSpec{t}); err != nil {
+				errs[i] = err
+				continue
+			}
+			if err := c.Possible(j.Row.Spec.ID, t); err != nil {
+				errs[i] = stopping(err)
+				continue
+			}
+			good = append(good, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(good) > 0 {
+		if err := b.do(ctx, state.TasksAdded{Job: uid, Tasks: good}); err != nil {
+			var c *batchapi.Conflict
+			if !errors.As(err, &c) || c.Code != batchapi.CodeTaskExists {
+				return nil, nil, err
+			}
+			// Someone added one of them just now: one by one tells which.
+			for i, t := range tasks {
+				if errs[i] == nil {
+					errs[i] = b.do(ctx, state.TasksAdded{Job: uid, Tasks: []job.TaskSpec{t}})
+				}
+			}
+		}
+	}
+	added := make([]batchapi.Task, len(tasks))
+	for i, t := range tasks {
+		if errs[i] == nil {
+			if added[i], errs[i] = b.Task(ctx, jobID, t.ID); errs[i] != nil {
+				errs[i] = nil // added, and deleted again by another
+				added[i] = batchapi.Task{ID: t.ID, Spec: t}
+			}
+		}
+	}
+	return added, errs, nil
+}
+
+func (b *backend) Task(ctx context.Context, jobID, taskID string) (batchapi.Task, error) {
+	v, err := b.view(ctx, jobID, taskID)
+	if err != nil {
+		return batchapi.Task{}, err
+	}
+	return b.taskOf(v), nil
+}
+
+func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery) ([]batchapi.Task, error) {
+	from, err := cursor(q.After)
+	if err != nil {
+		return nil, err
+	}
+	var views []taskView
+	err = b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, jobID)
+		if err != nil {
+			return err
+		}
+		for next := int(min(from, 1<<40)); next >= 0 && len(views) < q.Limit; {
+			var list []state.TaskStatus
+			list, next = c.Tasks(j.Row.UID, next, q.Limit)
+			for _, s := range list {
+				if len(q.States) == 0 || slices.Contains(q.States, s.State) {
+					views = append(views, viewOf(c, j, s))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	views = views[:min(len(views), q.Limit)]
+	out := make([]batchapi.Task, len(views))
+	for i := range views {
+		if err := b.recall(&views[i]); err != nil {
+			return nil, err
+		}
+		out[i] = b.taskOf(views[i])
+	}
+	return out, nil
+}
+
+// changeTask applies an event to a task that is still at the version seen.
+func (b *backend) changeTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, what func(taskView) (state.What, error)) error {
+	v, err := b.view(ctx, jobID, taskID)
+	if err != nil {
+		return err
+	}
+	version := taskVersion(v.TaskStatus, v.attempt)
+	if seen != 0 && seen != version {
+		return batchapi.Stale{}
+	}
+	event, err := what(v)
+	if err != nil || event == nil {
+		return err
+	}
+	if seen != 0 {
+		event = state.If{What: event, Holds: func(c *state.Cluster) error {
+			s, ok := c.Task(v.UID)
+			if !ok {
+				return batchapi.Stale{}
+			}
+			var a *job.AttemptRow
+			if len(s.Attempts) > 0 {
+				if row, ok := c.Attempt(s.Attempts[0]); ok {
+					a = &row
+				}
+			}
+			if taskVersion(s, a) != version {
+				return batchapi.Stale{}
+			}
+			return nil
+		}}
+	}
+	return b.do(ctx, event)
+}
+
+func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {
+	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
+		api := s.API
+		if api == nil {
+			api = json.RawMessage("null")
+		}
+		return state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, API: &api}, nil
+	})
+}
+
+func (b *backend) TerminateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
+		if v.State == job.TaskCompleted {
+			return nil, &batchapi.Conflict{Code: batchapi.CodeTaskCompleted, Message: "task " + v.Row.Spec.ID + " has completed already"}
+		}
+		return state.CancelRequested{Job: v.job.Row.UID, Task: v.UID, Reason: job.Reason{Code: job.FailCancelled, Detail: "the task was terminated"}}, nil
+	})
+}
+
+func (b *backend) ReactivateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
+		return state.TaskReactivated{Task: v.UID}, nil
+	})
+}
+
+func (b *backend) DeleteTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
+		return state.TaskDeleted{Task: v.UID}, nil
+	})
+}
+
+func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Counts, err error) {
+	err = b.read(ctx, func(c *state.Cluster) error {
+		j, err := b.jobByID(c, jobID)
+		if err != nil {
+			return err
+		}
+		list, _ := c.Tasks(j.Row.UID, 0, j.Tasks)
+		for _, s := range list {
+			cores := uint64(s.Spec.CoresPerRank * max(s.Spec.Ranks, 1))
+			for _, x := range []struct {
+				to   *batchapi.StateCounts
+				unit uint64
+			}{{&out.Tasks, 1}, {&out.Slots, cores}} {
+				x.to.Active += s.Pending * x.unit
+				x.to.Running += (s.Preparing + s.Running) * x.unit
+				x.to.Succeeded += s.Succeeded * x.unit
+				x.to.Failed += s.Failed * x.unit
+				x.to.Completed += (s.Succeeded + s.Failed) * x.unit
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchapi.Subtask, error) {
+	v, err := b.view(ctx, jobID, taskID)
+	if err != nil || v.attempt == nil {
+		return nil, err
+	}
+	var out []batchapi.Subtask
+	for i, p := range v.attempt.Parts {
+		if i == 0 {
+			continue
+		}
+		s := batchapi.Subtask{Index: i, State: "preparing", StateAt: v.attempt.Placed, Run: b.runOf(v, v.attempt, i)}
+		switch {
+		case len(p.Results) > 0 || p.Gone:
+			s.State, s.Prev, s.StateAt = "completed", "running", cmp.Or(s.Run.Ended, v.LastAt)
+		case p.Started:
+			s.State, s.Prev, s.StateAt = "running", "preparing", v.attempt.Started
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.Explanation, error) {
+	v, err := b.view(ctx, jobID, taskID)
+	if err != nil {
+		return batchapi.Explanation{}, err
+	}
+	e := batchapi.Explanation{State: v.State}
+	switch {
+	case v.State == job.TaskCompleted && v.Last != nil:
+		e.Reason = v.Last.Reason
+		if v.Last.Success {
+			e.Sentence = "it has ended well"
+		}
+		e.Autopsy = autopsy(v.attempt)
+	case v.State == job.TaskActive && v.job.Row.Held:
+		e.Reason = &job.Reason{Code: job.WaitHeld, Detail: "its job is disabled", Hint: "enable the job"}
+	case v.State == job.TaskActive:
+		for _, w := range b.ctl.Waiting() {
+			if w.Task == v.UID {
+				r := w.Reason
+				e.Reason = &r
+				break
+			}
+		}
+		if e.Reason == nil {
+			e.Sentence = "it is about to be placed"
+		}
+	case v.attempt != nil:
+		e.Sentence = "it is " + string(v.attempt.State) + " on " + nodesOf(v.attempt)
+	}
+	if e.Reason != nil && e.Sentence == "" {
+		e.Sentence = e.Reason.String()
+	}
+	return e, nil
+}
+
+func nodesOf(a *job.AttemptRow) string {
+	names := make([]string, len(a.Parts))
+	for i, p := range a.Parts {
+		names[i] = p.Node
+	}
+	return strings.Join(names, ",")
+}
+
+// autopsy lists how a gang's ranks ended, the one that failed first in front.
+func autopsy(a *job.AttemptRow) []batchapi.RankEnd {
+	if a == nil || len(a.Parts) == 0 || len(a.Parts[0].Results) == 0 || a.Parts[0].Results[0].Success() {
+		return nil
+	}
+	res := a.Parts[0].Results[0]
+	nodeOf := func(rank int) string {
+		for _, p := range a.Parts {
+			if rank >= p.FirstRank && rank < p.FirstRank+p.Ranks {
+				return p.Node
+			}
+		}
+		return ""
+	}
+	var out []batchapi.RankEnd
+	for _, r := range res.Ranks {
+		e := batchapi.RankEnd{Rank: r.Rank, Node: nodeOf(r.Rank), Exit: r.ExitCode, Signal: r.Signal}
+		if r.LastStderr != "" {
+			e.Stderr = strings.Split(strings.TrimRight(r.LastStderr, "\n"), "\n")
+		}
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(x, y batchapi.RankEnd) int {
+		return cmp.Compare(order(x.Rank, res.FirstRank), order(y.Rank, res.FirstRank))
+	})
+	return out
+}
+
+func order(rank, first int) int {
+	if rank == first {
+		return 0
+	}
+	return 1
+}
