@@ -10,7 +10,8 @@ package wire
 // History:
 //
 //	1  2026-11-23  first: sessions, assignments by range, gangs with a mesh
-const Version = 1
+//	2  2026-11-23  kept tasks: output in files, the file service, the task's user
+const Version = 2
 
 // OldestVersion is the oldest protocol that this build still speaks.
 const OldestVersion = 1
@@ -30,3 +31,9 @@ func Speaks(peer uint32) bool {
 // MPIRunRank stands for mpirun itself, or for the primary command, where a
 // message names a rank.
 const MPIRunRank = -1
+
+// Limits of one FileRequest.
+const (
+	FileReadLimit = 1 << 20 // bytes
+	FileListLimit = 10_000  // entries
+)

@@ -137,6 +137,125 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{1}
 }
 
+type FileOp int32
+
+const (
+	FileOp_FILE_OP_UNSPECIFIED FileOp = 0
+	FileOp_FILE_OP_LIST        FileOp = 1
+	FileOp_FILE_OP_STAT        FileOp = 2 // follows symbolic links
+	FileOp_FILE_OP_READ        FileOp = 3 // regular files only
+	FileOp_FILE_OP_DELETE      FileOp = 4 // never follows
+)
+
+// Enum value maps for FileOp.
+var (
+	FileOp_name = map[int32]string{
+		0: "FILE_OP_UNSPECIFIED",
+		1: "FILE_OP_LIST",
+		2: "FILE_OP_STAT",
+		3: "FILE_OP_READ",
+		4: "FILE_OP_DELETE",
+	}
+	FileOp_value = map[string]int32{
+		"FILE_OP_UNSPECIFIED": 0,
+		"FILE_OP_LIST":        1,
+		"FILE_OP_STAT":        2,
+		"FILE_OP_READ":        3,
+		"FILE_OP_DELETE":      4,
+	}
+)
+
+func (x FileOp) Enum() *FileOp {
+	p := new(FileOp)
+	*p = x
+	return p
+}
+
+func (x FileOp) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileOp) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_proto_enumTypes[2].Descriptor()
+}
+
+func (FileOp) Type() protoreflect.EnumType {
+	return &file_wire_proto_enumTypes[2]
+}
+
+func (x FileOp) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileOp.Descriptor instead.
+func (FileOp) EnumDescriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{2}
+}
+
+type FileError int32
+
+const (
+	FileError_FILE_ERROR_NONE      FileError = 0
+	FileError_FILE_ERROR_NOT_FOUND FileError = 1
+	FileError_FILE_ERROR_INVALID   FileError = 2 // the request can't be done as written
+	FileError_FILE_ERROR_DENIED    FileError = 3 // out of the root, another user's, or no permission
+	FileError_FILE_ERROR_KIND      FileError = 4 // a directory where a file is asked for, or the other way round
+	FileError_FILE_ERROR_NOT_EMPTY FileError = 5
+	FileError_FILE_ERROR_BUSY      FileError = 6 // too many requests at once
+	FileError_FILE_ERROR_IO        FileError = 7
+)
+
+// Enum value maps for FileError.
+var (
+	FileError_name = map[int32]string{
+		0: "FILE_ERROR_NONE",
+		1: "FILE_ERROR_NOT_FOUND",
+		2: "FILE_ERROR_INVALID",
+		3: "FILE_ERROR_DENIED",
+		4: "FILE_ERROR_KIND",
+		5: "FILE_ERROR_NOT_EMPTY",
+		6: "FILE_ERROR_BUSY",
+		7: "FILE_ERROR_IO",
+	}
+	FileError_value = map[string]int32{
+		"FILE_ERROR_NONE":      0,
+		"FILE_ERROR_NOT_FOUND": 1,
+		"FILE_ERROR_INVALID":   2,
+		"FILE_ERROR_DENIED":    3,
+		"FILE_ERROR_KIND":      4,
+		"FILE_ERROR_NOT_EMPTY": 5,
+		"FILE_ERROR_BUSY":      6,
+		"FILE_ERROR_IO":        7,
+	}
+)
+
+func (x FileError) Enum() *FileError {
+	p := new(FileError)
+	*p = x
+	return p
+}
+
+func (x FileError) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileError) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_proto_enumTypes[3].Descriptor()
+}
+
+func (FileError) Type() protoreflect.EnumType {
+	return &file_wire_proto_enumTypes[3]
+}
+
+func (x FileError) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileError.Descriptor instead.
+func (FileError) EnumDescriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
+
 type LaunchMode int32
 
 const (
@@ -167,11 +286,11 @@ func (x LaunchMode) String() string {
 }
 
 func (LaunchMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_proto_enumTypes[2].Descriptor()
+	return file_wire_proto_enumTypes[4].Descriptor()
 }
 
 func (LaunchMode) Type() protoreflect.EnumType {
-	return &file_wire_proto_enumTypes[2]
+	return &file_wire_proto_enumTypes[4]
 }
 
 func (x LaunchMode) Number() protoreflect.EnumNumber {
@@ -180,7 +299,7 @@ func (x LaunchMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LaunchMode.Descriptor instead.
 func (LaunchMode) EnumDescriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 type Stream int32
@@ -213,11 +332,11 @@ func (x Stream) String() string {
 }
 
 func (Stream) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_proto_enumTypes[3].Descriptor()
+	return file_wire_proto_enumTypes[5].Descriptor()
 }
 
 func (Stream) Type() protoreflect.EnumType {
-	return &file_wire_proto_enumTypes[3]
+	return &file_wire_proto_enumTypes[5]
 }
 
 func (x Stream) Number() protoreflect.EnumNumber {
@@ -226,7 +345,7 @@ func (x Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stream.Descriptor instead.
 func (Stream) EnumDescriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 type FailureCode int32
@@ -313,11 +432,11 @@ func (x FailureCode) String() string {
 }
 
 func (FailureCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_proto_enumTypes[4].Descriptor()
+	return file_wire_proto_enumTypes[6].Descriptor()
 }
 
 func (FailureCode) Type() protoreflect.EnumType {
-	return &file_wire_proto_enumTypes[4]
+	return &file_wire_proto_enumTypes[6]
 }
 
 func (x FailureCode) Number() protoreflect.EnumNumber {
@@ -326,7 +445,7 @@ func (x FailureCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCode.Descriptor instead.
 func (FailureCode) EnumDescriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 // Range is the half-open interval [lo, hi) of task indices in an array. A
@@ -469,6 +588,7 @@ type AgentMessage struct {
 	//	*AgentMessage_FromShim
 	//	*AgentMessage_ShimGone
 	//	*AgentMessage_Error
+	//	*AgentMessage_FileReply
 	M             isAgentMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -556,6 +676,15 @@ func (x *AgentMessage) GetError() *AgentError {
 	return nil
 }
 
+func (x *AgentMessage) GetFileReply() *FileReply {
+	if x != nil {
+		if x, ok := x.M.(*AgentMessage_FileReply); ok {
+			return x.FileReply
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_M interface {
 	isAgentMessage_M()
 }
@@ -580,6 +709,10 @@ type AgentMessage_Error struct {
 	Error *AgentError `protobuf:"bytes,5,opt,name=error,proto3,oneof"`
 }
 
+type AgentMessage_FileReply struct {
+	FileReply *FileReply `protobuf:"bytes,6,opt,name=file_reply,json=fileReply,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_M() {}
 
 func (*AgentMessage_Inventory) isAgentMessage_M() {}
@@ -589,6 +722,8 @@ func (*AgentMessage_FromShim) isAgentMessage_M() {}
 func (*AgentMessage_ShimGone) isAgentMessage_M() {}
 
 func (*AgentMessage_Error) isAgentMessage_M() {}
+
+func (*AgentMessage_FileReply) isAgentMessage_M() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1022,6 +1157,7 @@ type LauncherMessage struct {
 	//	*LauncherMessage_ToShim
 	//	*LauncherMessage_Heartbeat
 	//	*LauncherMessage_Goodbye
+	//	*LauncherMessage_FileRequest
 	M             isLauncherMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1109,6 +1245,15 @@ func (x *LauncherMessage) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *LauncherMessage) GetFileRequest() *FileRequest {
+	if x != nil {
+		if x, ok := x.M.(*LauncherMessage_FileRequest); ok {
+			return x.FileRequest
+		}
+	}
+	return nil
+}
+
 type isLauncherMessage_M interface {
 	isLauncherMessage_M()
 }
@@ -1133,6 +1278,10 @@ type LauncherMessage_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,5,opt,name=goodbye,proto3,oneof"`
 }
 
+type LauncherMessage_FileRequest struct {
+	FileRequest *FileRequest `protobuf:"bytes,6,opt,name=file_request,json=fileRequest,proto3,oneof"`
+}
+
 func (*LauncherMessage_Welcome) isLauncherMessage_M() {}
 
 func (*LauncherMessage_Desired) isLauncherMessage_M() {}
@@ -1142,6 +1291,8 @@ func (*LauncherMessage_ToShim) isLauncherMessage_M() {}
 func (*LauncherMessage_Heartbeat) isLauncherMessage_M() {}
 
 func (*LauncherMessage_Goodbye) isLauncherMessage_M() {}
+
+func (*LauncherMessage_FileRequest) isLauncherMessage_M() {}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1372,6 +1523,292 @@ func (*Goodbye) Descriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
+// FileRequest asks for something below the agent's task root. No path leads
+// out of it, and none out of the directory of another user's task.
+type FileRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // the reply's; unique in the session
+	Op            FileOp                 `protobuf:"varint,2,opt,name=op,proto3,enum=gangway.wire.v1.FileOp" json:"op,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`            // relative to the task root, with slashes; "": the root
+	Recursive     bool                   `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"` // LIST: all below, a directory before what is in it; DELETE: with all that is in it
+	Offset        uint64                 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`       // READ, bytes
+	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`       // READ, bytes: at most 1 MiB, 0 for that
+	Limit         uint32                 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`         // LIST, entries: at most 10,000, 0 for that
+	Cursor        string                 `protobuf:"bytes,8,opt,name=cursor,proto3" json:"cursor,omitempty"`        // LIST: go on behind it, see FileReply
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileRequest) Reset() {
+	*x = FileRequest{}
+	mi := &file_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileRequest) ProtoMessage() {}
+
+func (x *FileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
+func (*FileRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FileRequest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *FileRequest) GetOp() FileOp {
+	if x != nil {
+		return x.Op
+	}
+	return FileOp_FILE_OP_UNSPECIFIED
+}
+
+func (x *FileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *FileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *FileRequest) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *FileRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *FileRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+type FileReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Code          FileError              `protobuf:"varint,2,opt,name=code,proto3,enum=gangway.wire.v1.FileError" json:"code,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`     // text, when code says that something failed
+	Entries       []*FileEntry           `protobuf:"bytes,4,rep,name=entries,proto3" json:"entries,omitempty"` // LIST: by name within each directory; STAT and READ: the file's
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	Eof           bool                   `protobuf:"varint,6,opt,name=eof,proto3" json:"eof,omitempty"`   // data reaches the file's end
+	More          bool                   `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"` // LIST: go on with cursor
+	Cursor        string                 `protobuf:"bytes,8,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileReply) Reset() {
+	*x = FileReply{}
+	mi := &file_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileReply) ProtoMessage() {}
+
+func (x *FileReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileReply.ProtoReflect.Descriptor instead.
+func (*FileReply) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FileReply) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *FileReply) GetCode() FileError {
+	if x != nil {
+		return x.Code
+	}
+	return FileError_FILE_ERROR_NONE
+}
+
+func (x *FileReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *FileReply) GetEntries() []*FileEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *FileReply) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *FileReply) GetEof() bool {
+	if x != nil {
+		return x.Eof
+	}
+	return false
+}
+
+func (x *FileReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *FileReply) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+type FileEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`                       // relative to the task root
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`                      // bytes; 0 of a directory
+	MtimeNs       int64                  `protobuf:"varint,3,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"` // unix
+	CtimeNs       int64                  `protobuf:"varint,4,opt,name=ctime_ns,json=ctimeNs,proto3" json:"ctime_ns,omitempty"` // unix, of the last change of the inode
+	Dir           bool                   `protobuf:"varint,5,opt,name=dir,proto3" json:"dir,omitempty"`
+	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"` // Go's fs.FileMode: type and permissions
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileEntry) Reset() {
+	*x = FileEntry{}
+	mi := &file_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileEntry) ProtoMessage() {}
+
+func (x *FileEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
+func (*FileEntry) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FileEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileEntry) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FileEntry) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
+func (x *FileEntry) GetCtimeNs() int64 {
+	if x != nil {
+		return x.CtimeNs
+	}
+	return 0
+}
+
+func (x *FileEntry) GetDir() bool {
+	if x != nil {
+		return x.Dir
+	}
+	return false
+}
+
+func (x *FileEntry) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
 // Assignment is one node's part of one attempt. Everything in it is data:
 // the shim needs no other source.
 type Assignment struct {
@@ -1414,13 +1851,16 @@ type Assignment struct {
 	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"` // stop before the first process
 	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                  // granted GPU indices
 	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                          // the node's name as the user knows it
+	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`     // relative to the agent's task root; output goes to files there; "": it is streamed
+	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                          // that the task runs as on the node; "": the agent's
+	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                          // for the task's environment
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1872,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1885,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Assignment) GetId() string {
@@ -1714,6 +2154,27 @@ func (x *Assignment) GetNode() string {
 	return ""
 }
 
+func (x *Assignment) GetTaskDir() string {
+	if x != nil {
+		return x.TaskDir
+	}
+	return ""
+}
+
+func (x *Assignment) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Assignment) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
 type ToShim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1734,7 +2195,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +2207,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +2220,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ToShim) GetId() string {
@@ -1910,7 +2371,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2383,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2396,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -1962,7 +2423,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2435,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2448,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -2063,7 +2524,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2536,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2549,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *End) GetReason() string {
@@ -2114,7 +2575,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2587,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2600,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -2160,7 +2621,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2633,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2646,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -2220,7 +2681,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2693,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2706,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -2264,7 +2725,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2737,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2750,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -2307,7 +2768,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2780,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2793,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 type FileChunk struct {
@@ -2349,7 +2810,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2822,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2835,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FileChunk) GetName() string {
@@ -2440,7 +2901,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2913,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2926,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FromShim) GetId() string {
@@ -2625,7 +3086,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +3098,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +3111,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -2687,7 +3148,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +3160,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +3173,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -2770,7 +3231,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2782,7 +3243,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2795,7 +3256,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -2886,7 +3347,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +3359,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +3372,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -2948,7 +3409,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3421,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3434,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -3020,7 +3481,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3493,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3506,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -3066,7 +3527,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3539,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3552,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FileAck) GetName() string {
@@ -3125,7 +3586,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3598,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3611,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Notice) GetText() string {
@@ -3184,13 +3645,14 @@ type Result struct {
 	OutputEnd     uint64                 `protobuf:"varint,11,opt,name=output_end,json=outputEnd,proto3" json:"output_end,omitempty"` // length of the output sequence
 	FirstRank     int32                  `protobuf:"varint,12,opt,name=first_rank,json=firstRank,proto3" json:"first_rank,omitempty"` // that failed; -1: none
 	FirstNode     string                 `protobuf:"bytes,13,opt,name=first_node,json=firstNode,proto3" json:"first_node,omitempty"`
+	Warnings      []string               `protobuf:"bytes,14,rep,name=warnings,proto3" json:"warnings,omitempty"` // what did not go as it should, though it did not fail the attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3664,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3677,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Result) GetRange() *Range {
@@ -3309,6 +3771,13 @@ func (x *Result) GetFirstNode() string {
 	return ""
 }
 
+func (x *Result) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type RankExit struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Rank            uint32                 `protobuf:"varint,1,opt,name=rank,proto3" json:"rank,omitempty"`
@@ -3323,7 +3792,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3804,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3817,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -3406,7 +3875,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3887,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3900,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -3470,13 +3939,15 @@ type ShimStart struct {
 	SpoolDir      string                 `protobuf:"bytes,4,opt,name=spool_dir,json=spoolDir,proto3" json:"spool_dir,omitempty"`
 	NodeName      string                 `protobuf:"bytes,5,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	LeaseMs       uint64                 `protobuf:"varint,6,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	TaskRoot      string                 `protobuf:"bytes,7,opt,name=task_root,json=taskRoot,proto3" json:"task_root,omitempty"` // absolute; "" with no task_dir
+	TaskPath      string                 `protobuf:"bytes,8,opt,name=task_path,json=taskPath,proto3" json:"task_path,omitempty"` // absolute, made by the agent for the task's user
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3959,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3972,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -3546,6 +4017,20 @@ func (x *ShimStart) GetLeaseMs() uint64 {
 	return 0
 }
 
+func (x *ShimStart) GetTaskRoot() string {
+	if x != nil {
+		return x.TaskRoot
+	}
+	return ""
+}
+
+func (x *ShimStart) GetTaskPath() string {
+	if x != nil {
+		return x.TaskPath
+	}
+	return ""
+}
+
 // Frame is what shims and agents exchange over the unix socket, each preceded
 // by its length (see wire/link).
 type Frame struct {
@@ -3563,7 +4048,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +4060,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +4073,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -3676,13 +4161,15 @@ const file_wire_proto_rawDesc = "" +
 	"\btask_uid\x18\x02 \x01(\tR\ataskUid\x12,\n" +
 	"\x05range\x18\x03 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xa8\x02\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xe5\x02\n" +
 	"\fAgentMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.gangway.wire.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\tinventory\x18\x02 \x01(\v2\x1a.gangway.wire.v1.InventoryH\x00R\tinventory\x128\n" +
 	"\tfrom_shim\x18\x03 \x01(\v2\x19.gangway.wire.v1.FromShimH\x00R\bfromShim\x128\n" +
 	"\tshim_gone\x18\x04 \x01(\v2\x19.gangway.wire.v1.ShimGoneH\x00R\bshimGone\x123\n" +
-	"\x05error\x18\x05 \x01(\v2\x1b.gangway.wire.v1.AgentErrorH\x00R\x05errorB\x03\n" +
+	"\x05error\x18\x05 \x01(\v2\x1b.gangway.wire.v1.AgentErrorH\x00R\x05error\x12;\n" +
+	"\n" +
+	"file_reply\x18\x06 \x01(\v2\x1a.gangway.wire.v1.FileReplyH\x00R\tfileReplyB\x03\n" +
 	"\x01m\"\xa0\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
@@ -3715,13 +4202,14 @@ const file_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12.\n" +
 	"\x04code\x18\x03 \x01(\x0e2\x1a.gangway.wire.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xa8\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xeb\x02\n" +
 	"\x0fLauncherMessage\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.gangway.wire.v1.WelcomeH\x00R\awelcome\x124\n" +
 	"\adesired\x18\x02 \x01(\v2\x18.gangway.wire.v1.DesiredH\x00R\adesired\x122\n" +
 	"\ato_shim\x18\x03 \x01(\v2\x17.gangway.wire.v1.ToShimH\x00R\x06toShim\x12:\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.gangway.wire.v1.HeartbeatH\x00R\theartbeat\x124\n" +
-	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbyeB\x03\n" +
+	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbye\x12A\n" +
+	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequestB\x03\n" +
 	"\x01m\"\x98\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
@@ -3736,7 +4224,32 @@ const file_wire_proto_rawDesc = "" +
 	"\x06remove\x18\x03 \x03(\tR\x06remove\"\x1d\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\t\n" +
-	"\aGoodbye\"\xd5\b\n" +
+	"\aGoodbye\"\xd8\x01\n" +
+	"\vFileRequest\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12'\n" +
+	"\x02op\x18\x02 \x01(\x0e2\x17.gangway.wire.v1.FileOpR\x02op\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x1c\n" +
+	"\trecursive\x18\x04 \x01(\bR\trecursive\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x06 \x01(\rR\x06length\x12\x14\n" +
+	"\x05limit\x18\a \x01(\rR\x05limit\x12\x16\n" +
+	"\x06cursor\x18\b \x01(\tR\x06cursor\"\xeb\x01\n" +
+	"\tFileReply\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x1a.gangway.wire.v1.FileErrorR\x04code\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x124\n" +
+	"\aentries\x18\x04 \x03(\v2\x1a.gangway.wire.v1.FileEntryR\aentries\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x10\n" +
+	"\x03eof\x18\x06 \x01(\bR\x03eof\x12\x12\n" +
+	"\x04more\x18\a \x01(\bR\x04more\x12\x16\n" +
+	"\x06cursor\x18\b \x01(\tR\x06cursor\"\x8f\x01\n" +
+	"\tFileEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x19\n" +
+	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
+	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
+	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x98\t\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3784,7 +4297,10 @@ const file_wire_proto_rawDesc = "" +
 	"\roversubscribe\x185 \x01(\bR\roversubscribe\x12\x1b\n" +
 	"\tplan_only\x186 \x01(\bR\bplanOnly\x12\x12\n" +
 	"\x04gpus\x187 \x03(\rR\x04gpus\x12\x12\n" +
-	"\x04node\x188 \x01(\tR\x04node\"\xaf\x03\n" +
+	"\x04node\x188 \x01(\tR\x04node\x12\x19\n" +
+	"\btask_dir\x189 \x01(\tR\ataskDir\x12\x12\n" +
+	"\x04user\x18: \x01(\tR\x04user\x12\x12\n" +
+	"\x04pool\x18; \x01(\tR\x04pool\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
@@ -3887,7 +4403,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"6\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
-	"\awarning\x18\x02 \x01(\bR\awarning\"\xb9\x03\n" +
+	"\awarning\x18\x02 \x01(\bR\awarning\"\xd5\x03\n" +
 	"\x06Result\x12,\n" +
 	"\x05range\x18\x01 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -3905,7 +4421,8 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"first_rank\x18\f \x01(\x05R\tfirstRank\x12\x1d\n" +
 	"\n" +
-	"first_node\x18\r \x01(\tR\tfirstNode\"\xb7\x01\n" +
+	"first_node\x18\r \x01(\tR\tfirstNode\x12\x1a\n" +
+	"\bwarnings\x18\x0e \x03(\tR\bwarnings\"\xb7\x01\n" +
 	"\bRankExit\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -3918,7 +4435,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x0e2\x1c.gangway.wire.v1.FailureCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12\x12\n" +
-	"\x04node\x18\x04 \x01(\tR\x04node\"\xda\x01\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\"\x94\x02\n" +
 	"\tShimStart\x12;\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x1b.gangway.wire.v1.AssignmentR\n" +
@@ -3929,7 +4446,9 @@ const file_wire_proto_rawDesc = "" +
 	"executable\x12\x1b\n" +
 	"\tspool_dir\x18\x04 \x01(\tR\bspoolDir\x12\x1b\n" +
 	"\tnode_name\x18\x05 \x01(\tR\bnodeName\x12\x19\n" +
-	"\blease_ms\x18\x06 \x01(\x04R\aleaseMs\"\xd0\x01\n" +
+	"\blease_ms\x18\x06 \x01(\x04R\aleaseMs\x12\x1b\n" +
+	"\ttask_root\x18\a \x01(\tR\btaskRoot\x12\x1b\n" +
+	"\ttask_path\x18\b \x01(\tR\btaskPath\"\xd0\x01\n" +
 	"\x05Frame\x122\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.gangway.wire.v1.ShimStartH\x00R\x05start\x12)\n" +
 	"\x02to\x18\x02 \x01(\v2\x17.gangway.wire.v1.ToShimH\x00R\x02to\x12/\n" +
@@ -3950,7 +4469,22 @@ const file_wire_proto_rawDesc = "" +
 	"ERROR_NODE\x10\x02\x12\x15\n" +
 	"\x11ERROR_STALE_EPOCH\x10\x03\x12\x0e\n" +
 	"\n" +
-	"ERROR_SPEC\x10\x04*2\n" +
+	"ERROR_SPEC\x10\x04*k\n" +
+	"\x06FileOp\x12\x17\n" +
+	"\x13FILE_OP_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fFILE_OP_LIST\x10\x01\x12\x10\n" +
+	"\fFILE_OP_STAT\x10\x02\x12\x10\n" +
+	"\fFILE_OP_READ\x10\x03\x12\x12\n" +
+	"\x0eFILE_OP_DELETE\x10\x04*\xc0\x01\n" +
+	"\tFileError\x12\x13\n" +
+	"\x0fFILE_ERROR_NONE\x10\x00\x12\x18\n" +
+	"\x14FILE_ERROR_NOT_FOUND\x10\x01\x12\x16\n" +
+	"\x12FILE_ERROR_INVALID\x10\x02\x12\x15\n" +
+	"\x11FILE_ERROR_DENIED\x10\x03\x12\x13\n" +
+	"\x0fFILE_ERROR_KIND\x10\x04\x12\x18\n" +
+	"\x14FILE_ERROR_NOT_EMPTY\x10\x05\x12\x13\n" +
+	"\x0fFILE_ERROR_BUSY\x10\x06\x12\x11\n" +
+	"\rFILE_ERROR_IO\x10\a*2\n" +
 	"\n" +
 	"LaunchMode\x12\x10\n" +
 	"\fLAUNCH_RANKS\x10\x00\x12\x12\n" +
@@ -3995,113 +4529,123 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
-	(LaunchMode)(0),         // 2: gangway.wire.v1.LaunchMode
-	(Stream)(0),             // 3: gangway.wire.v1.Stream
-	(FailureCode)(0),        // 4: gangway.wire.v1.FailureCode
-	(*Range)(nil),           // 5: gangway.wire.v1.Range
-	(*AttemptName)(nil),     // 6: gangway.wire.v1.AttemptName
-	(*AgentMessage)(nil),    // 7: gangway.wire.v1.AgentMessage
-	(*Hello)(nil),           // 8: gangway.wire.v1.Hello
-	(*Inventory)(nil),       // 9: gangway.wire.v1.Inventory
-	(*ShimState)(nil),       // 10: gangway.wire.v1.ShimState
-	(*Claim)(nil),           // 11: gangway.wire.v1.Claim
-	(*ShimGone)(nil),        // 12: gangway.wire.v1.ShimGone
-	(*AgentError)(nil),      // 13: gangway.wire.v1.AgentError
-	(*LauncherMessage)(nil), // 14: gangway.wire.v1.LauncherMessage
-	(*Welcome)(nil),         // 15: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 16: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 17: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 18: gangway.wire.v1.Goodbye
-	(*Assignment)(nil),      // 19: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 20: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 21: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 22: gangway.wire.v1.Peer
-	(*End)(nil),             // 23: gangway.wire.v1.End
-	(*Signal)(nil),          // 24: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 25: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 26: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 27: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 28: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 29: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 30: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 31: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 32: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 33: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 34: gangway.wire.v1.Started
-	(*Output)(nil),          // 35: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 36: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 37: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 38: gangway.wire.v1.Notice
-	(*Result)(nil),          // 39: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 40: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 41: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 42: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 43: gangway.wire.v1.Frame
+	(FileOp)(0),             // 2: gangway.wire.v1.FileOp
+	(FileError)(0),          // 3: gangway.wire.v1.FileError
+	(LaunchMode)(0),         // 4: gangway.wire.v1.LaunchMode
+	(Stream)(0),             // 5: gangway.wire.v1.Stream
+	(FailureCode)(0),        // 6: gangway.wire.v1.FailureCode
+	(*Range)(nil),           // 7: gangway.wire.v1.Range
+	(*AttemptName)(nil),     // 8: gangway.wire.v1.AttemptName
+	(*AgentMessage)(nil),    // 9: gangway.wire.v1.AgentMessage
+	(*Hello)(nil),           // 10: gangway.wire.v1.Hello
+	(*Inventory)(nil),       // 11: gangway.wire.v1.Inventory
+	(*ShimState)(nil),       // 12: gangway.wire.v1.ShimState
+	(*Claim)(nil),           // 13: gangway.wire.v1.Claim
+	(*ShimGone)(nil),        // 14: gangway.wire.v1.ShimGone
+	(*AgentError)(nil),      // 15: gangway.wire.v1.AgentError
+	(*LauncherMessage)(nil), // 16: gangway.wire.v1.LauncherMessage
+	(*Welcome)(nil),         // 17: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 18: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 19: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 20: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 21: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 22: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 23: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 24: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 25: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 26: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 27: gangway.wire.v1.Peer
+	(*End)(nil),             // 28: gangway.wire.v1.End
+	(*Signal)(nil),          // 29: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 30: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 31: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 32: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 33: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 34: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 35: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 36: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 37: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 38: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 39: gangway.wire.v1.Started
+	(*Output)(nil),          // 40: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 41: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 42: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 43: gangway.wire.v1.Notice
+	(*Result)(nil),          // 44: gangway.wire.v1.Result
+	(*RankExit)(nil),        // 45: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 46: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 47: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 48: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
-	5,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
-	8,  // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
-	9,  // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	30, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
-	12, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
-	13, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	10, // 6: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
-	11, // 7: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
-	6,  // 8: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
-	0,  // 9: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
-	6,  // 10: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
-	6,  // 11: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
-	1,  // 12: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	15, // 13: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	16, // 14: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	20, // 15: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	17, // 16: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	18, // 17: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	19, // 18: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
-	6,  // 19: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
-	2,  // 20: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	21, // 21: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	23, // 22: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	24, // 23: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	25, // 24: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	26, // 25: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	27, // 26: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	28, // 27: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	29, // 28: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	22, // 29: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	6,  // 30: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	31, // 31: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	33, // 32: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	34, // 33: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	35, // 34: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	36, // 35: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	39, // 36: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	38, // 37: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	37, // 38: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	32, // 39: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	41, // 40: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	3,  // 41: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	5,  // 42: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	41, // 43: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	40, // 44: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	4,  // 45: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	19, // 46: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	42, // 47: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	20, // 48: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	30, // 49: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	10, // 50: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	7,  // 51: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	14, // 52: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	52, // [52:53] is the sub-list for method output_type
-	51, // [51:52] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
+	10, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
+	11, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
+	35, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	14, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
+	15, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
+	22, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	12, // 7: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
+	13, // 8: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
+	8,  // 9: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
+	0,  // 10: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
+	8,  // 11: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
+	8,  // 12: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
+	1,  // 13: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
+	17, // 14: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	18, // 15: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	25, // 16: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	19, // 17: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	20, // 18: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	21, // 19: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	24, // 20: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	2,  // 21: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
+	3,  // 22: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
+	23, // 23: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	8,  // 24: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	4,  // 25: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
+	26, // 26: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	28, // 27: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	29, // 28: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	30, // 29: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	31, // 30: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	32, // 31: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	33, // 32: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	34, // 33: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	27, // 34: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	8,  // 35: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	36, // 36: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	38, // 37: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	39, // 38: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	40, // 39: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	41, // 40: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	44, // 41: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	43, // 42: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	42, // 43: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	37, // 44: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	46, // 45: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 46: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	7,  // 47: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	46, // 48: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	45, // 49: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	6,  // 50: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	24, // 51: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	47, // 52: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	25, // 53: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	35, // 54: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	12, // 55: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	9,  // 56: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	16, // 57: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	57, // [57:58] is the sub-list for method output_type
+	56, // [56:57] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4115,6 +4659,7 @@ func file_wire_proto_init() {
 		(*AgentMessage_FromShim)(nil),
 		(*AgentMessage_ShimGone)(nil),
 		(*AgentMessage_Error)(nil),
+		(*AgentMessage_FileReply)(nil),
 	}
 	file_wire_proto_msgTypes[9].OneofWrappers = []any{
 		(*LauncherMessage_Welcome)(nil),
@@ -4122,8 +4667,9 @@ func file_wire_proto_init() {
 		(*LauncherMessage_ToShim)(nil),
 		(*LauncherMessage_Heartbeat)(nil),
 		(*LauncherMessage_Goodbye)(nil),
+		(*LauncherMessage_FileRequest)(nil),
 	}
-	file_wire_proto_msgTypes[15].OneofWrappers = []any{
+	file_wire_proto_msgTypes[18].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -4133,7 +4679,7 @@ func file_wire_proto_init() {
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
 	}
-	file_wire_proto_msgTypes[25].OneofWrappers = []any{
+	file_wire_proto_msgTypes[28].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -4143,7 +4689,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[38].OneofWrappers = []any{
+	file_wire_proto_msgTypes[41].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -4154,8 +4700,8 @@ func file_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   39,
+			NumEnums:      7,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
