@@ -1,0 +1,227 @@
+package launcher
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"gangway/launcher/batchapi"
+	"gangway/launcher/job"
+	"gangway/launcher/sched"
+	"gangway/launcher/state"
+)
+
+func (b *backend) Pools(ctx context.Context) ([]batchapi.Pool, error) {
+	p, err := b.Pool(ctx, b.pool)
+	return []batchapi.Pool{p}, err
+}
+
+// Pool returns the launcher's one pool: the nodes that it was given or that
+// joined it.
+func (b *backend) Pool(ctx context.Context, id string) (batchapi.Pool, error) {
+	if id != b.pool {
+		return batchapi.Pool{}, &batchapi.NotFound{Kind: batchapi.KindPool, ID: id}
+	}
+	p := batchapi.Pool{ID: b.pool, State: "active", Alloc: "steady", AllocAt: b.since,
+		Times: batchapi.Times{Created: b.since, Modified: b.since, StateAt: b.since}}
+	err := b.read(ctx, func(c *state.Cluster) error {
+		for _, n := range c.Nodes() {
+			p.Nodes++
+			cores := len(n.View.Cores)
+			if cores > 0 && (p.Slots == 0 || cores < p.Slots) {
+				p.Slots = cores
+			}
+			p.SlotsMax = max(p.SlotsMax, cores)
+			if n.Row.State == string(sched.NodeLost) {
+				p.Errors = append(p.Errors, batchapi.Failure{Code: "NodeLost", Message: "node " + n.Row.Name + ": " + n.Row.Why})
+			}
+		}
+		return nil
+	})
+	p.Target = p.Nodes
+	p.Version = versionOf(p.ID, p.Nodes, p.Slots, p.SlotsMax)
+	return p, err
+}
+
+// fixed answers what would need machines to come from somewhere.
+func fixed() error {
+	return &batchapi.Conflict{Code: batchapi.CodeNoResize,
+		Message: "the pool's machines are the user's own: add one with gangway agent --join or --hosts, remove one with gangway node remove"}
+}
+
+func (b *backend) ResizePool(_ context.Context, pool string, _ batchapi.Version, _ batchapi.Resize) error {
+	if err := b.checkPool(pool); err != nil {
+		return err
+	}
+	return fixed()
+}
+
+func (b *backend) StopResize(_ context.Context, pool string, _ batchapi.Version) error {
+	if err := b.checkPool(pool); err != nil {
+		return err
+	}
+	return &batchapi.Conflict{Code: batchapi.CodePoolNotResizing, Message: "the pool is not being resized"}
+}
+
+// RemoveNodes drains nodes and forgets them once nothing runs there.
+func (b *backend) RemoveNodes(ctx context.Context, pool string, _ batchapi.Version, nodes []string, what batchapi.Deallocation) error {
+	for _, n := range nodes {
+		if _, err := b.Node(ctx, pool, n); err != nil {
+			return err
+		}
+	}
+	for _, n := range nodes {
+		if err := b.do(ctx, state.NodeDrained{Node: n, On: true, Running: runningOf(what)}); err != nil {
+			return err
+		}
+		b.leave(n)
+	}
+	return nil
+}
+
+func runningOf(what batchapi.Deallocation) state.HeldRunning {
+	switch what {
+	case batchapi.DeallocateTerminate:
+		return state.HeldTerminate
+	case batchapi.DeallocateCompletion:
+		return state.HeldWait
+	}
+	return state.HeldRequeue
+}
+
+func (b *backend) Nodes(ctx context.Context, pool string) (out []batchapi.Node, err error) {
+	if err := b.checkPool(pool); err != nil {
+		return nil, err
+	}
+	err = b.read(ctx, func(c *state.Cluster) error {
+		for _, n := range c.Nodes() {
+			out = append(out, nodeOf(c, n))
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Node, err error) {
+	if err := b.checkPool(pool); err != nil {
+		return out, err
+	}
+	err = b.read(ctx, func(c *state.Cluster) error {
+		n, ok := c.Node(name)
+		if !ok {
+			return &batchapi.NotFound{Kind: batchapi.KindNode, ID: name}
+		}
+		out = nodeOf(c, n)
+		return nil
+	})
+	return out, err
+}
+
+func nodeOf(c *state.Cluster, n state.NodeStatus) batchapi.Node {
+	out := batchapi.Node{ID: n.Row.Name, StateAt: n.Row.Since, Scheduling: !n.Row.Draining, JoinedAt: n.Row.Since,
+		Cores: len(n.View.Cores), Memory: n.View.Memory, Agent: n.Row.Agent}
+	if n.Topology != nil {
+		for _, i := range n.Topology.Interfaces {
+			if !i.Loopback && i.Up && len(i.Addrs) > 0 {
+				out.Address = i.Addrs[0].Addr().String()
+				break
+			}
+		}
+	}
+	switch sched.NodeState(n.Row.State) {
+	case sched.NodeUp:
+		out.State = "idle"
+		if len(n.Attempts) > 0 {
+			out.State = "running"
+		}
+	case sched.NodeLost:
+		out.State = "unknown"
+	default:
+		out.State = "starting"
+		if n.Topology != nil { // it was here before
+			out.State = "unknown"
+		}
+	}
+	if out.State == "unknown" && n.Row.Why != "" {
+		out.Errors = append(out.Errors, batchapi.Failure{Code: "NodeNotReady", Message: n.Row.Why})
+	}
+	for _, id := range n.Attempts {
+		a, ok := c.Attempt(id)
+		if !ok {
+			continue
+		}
+		t, ok := c.Task(a.Task)
+		if !ok {
+			continue
+		}
+		j, _, _ := c.Job(t.Job)
+		for i, p := range a.Parts {
+			if p.Node != n.Row.Name {
+				continue
+			}
+			out.Running++
+			for _, core := range n.View.Cores {
+				if core.Overlaps(p.CPUs) {
+					out.RunSlots++
+				}
+			}
+			s := job.TaskPreparing
+			if !a.Started.IsZero() {
+				s = job.TaskRunning
+			}
+			out.Recent = append(out.Recent, batchapi.NodeTask{Job: j.Spec.ID, Task: t.Row.Spec.ID, Subtask: i, State: s,
+				Run: batchapi.Run{Node: p.Node, Started: a.Started}})
+		}
+	}
+	return out
+}
+
+func (b *backend) DisableScheduling(ctx context.Context, pool, node string, what batchapi.Deallocation) error {
+	n, err := b.Node(ctx, pool, node)
+	if err != nil {
+		return err
+	}
+	if !n.Scheduling {
+		return &batchapi.Conflict{Code: batchapi.CodeNodeAlreadyDisabled, Message: "nothing is scheduled to node " + node + " already"}
+	}
+	return b.do(ctx, state.NodeDrained{Node: node, On: true, Running: runningOf(what)})
+}
+
+func (b *backend) EnableScheduling(ctx context.Context, pool, node string) error {
+	n, err := b.Node(ctx, pool, node)
+	if err != nil {
+		return err
+	}
+	if n.Scheduling {
+		return &batchapi.Conflict{Code: batchapi.CodeNodeAlreadyEnabled, Message: "tasks are scheduled to node " + node + " already"}
+	}
+	return b.do(ctx, state.NodeDrained{Node: node})
+}
+
+// leave forgets a drained node as soon as nothing is left there.
+func (b *backend) leave(node string) {
+	b.leaving.Go(func() {
+		t := time.NewTicker(200 * time.Millisecond)
+		defer t.Stop()
+		for {
+			if err := b.do(b.life, state.NodeRemoved{Node: node}); err == nil {
+				b.forget(node)
+				return
+			}
+			select {
+			case <-b.life.Done():
+				return
+			case <-t.C:
+			}
+			// Someone may have enabled it again, or it is gone already.
+			if n, err := b.Node(b.life, b.pool, node); err != nil || n.Scheduling {
+				return
+			}
+		}
+	})
+}
+
+// nodeError is for what only the node could tell.
+func nodeError(node string, err error) error {
+	return &batchapi.Unavailable{Message: fmt.Sprintf("node %s can't be asked now: %v", node, err), RetryAfter: 2 * time.Second}
+}
