@@ -40,6 +40,9 @@ const (
 	// silence is how long a session may be without any message; launchers
 	// send heartbeats every two seconds.
 	silence = 12 * time.Second
+	// partingWait is how long an agent that ends waits until the launchers
+	// have taken its last word.
+	partingWait = 2 * time.Second
 )
 
 // agent's fields belong to the goroutine of run; others reach it by events.
@@ -47,6 +50,8 @@ type agent struct {
 	cfg      Config
 	dir      Dir
 	hello    *wire.Hello
+	ctx      context.Context // of everything that works for run
+	forker   *proc.Forker
 	events   chan event
 	done     chan struct{} // closed when run has returned: posters give up
 	wg       sync.WaitGroup
@@ -56,12 +61,17 @@ type agent struct {
 	idle     time.Time         // since when there was nothing to do; zero: busy
 	idleFor  time.Duration
 	leaving  bool // a launcher said goodbye
+
+	bystanders []int   // children that this process had before it was an agent
+	sweeping   int     // sweeps under way
+	held       []order // starts that wait for their end
 }
 
 // event is something that happened to the agent.
 type event func(a *agent)
 
-// Run is an agent's life. It returns nil when the agent ended because nothing
+// Run is an agent's life. Children that the process has from before are left
+// alone; whatever else becomes its child is the agent's to end. It returns nil when the agent ended because nothing
 // was left to do or ctx was cancelled, and an error naming the place when it
 // could not start. ErrRunning says that another agent serves this directory.
 func Run(ctx context.Context, cfg Config) error {
@@ -77,14 +87,17 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer lock.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	a := &agent{
-		cfg: cfg, dir: dir, events: make(chan event, 64), done: make(chan struct{}),
+		cfg: cfg, dir: dir, ctx: ctx, events: make(chan event, 64), done: make(chan struct{}),
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{},
 		idleFor: idleFirst,
 	}
 	if a.hello, err = makeHello(cfg.Version); err != nil {
 		return err
 	}
+	a.bystanders = proc.Children()
 	// Shims' orphans become ours, so a shim's death leaves nobody behind.
 	if err := proc.SetSubreaper(); err != nil {
 		cfg.Log.Warn("orphans of killed shims will go to init", "err", err)
@@ -98,9 +111,10 @@ func Run(ctx context.Context, cfg Config) error {
 		_ = l.Close()
 		return fmt.Errorf("the agent's socket: %w", err)
 	}
+	a.forker = proc.NewForker()
+	defer a.forker.Close()
+	a.forker.StartReaper()
 	a.adopt(ctx)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	a.accept(ctx, l)
 	if cfg.Listener != nil {
 		a.accept(ctx, cfg.Listener)
@@ -118,8 +132,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if len(a.shims) == 0 {
 		dir.remove()
 	}
-	cancel()
 	close(a.done)
+	a.farewell()
+	cancel()
 	for s := range a.sessions {
 		s.close()
 	}
@@ -159,11 +174,14 @@ func HelloOf(node topology.Node, version string) (*wire.Hello, error) {
 	}, nil
 }
 
-// post hands an event to run; it is dropped when run has returned.
-func (a *agent) post(e event) {
+// post hands an event to run. It reports false, and drops it, when run has
+// returned.
+func (a *agent) post(e event) bool {
 	select {
 	case a.events <- e:
+		return true
 	case <-a.done:
+		return false
 	}
 }
 
@@ -192,6 +210,7 @@ func (a *agent) run(ctx context.Context) {
 		case e := <-a.events:
 			e(a)
 		case <-tick.C:
+			a.expire(time.Now())
 		}
 		if a.finished(time.Now()) {
 			return
@@ -210,12 +229,9 @@ func (a *agent) finished(now time.Time) bool {
 	}
 	busy := a.cfg.Standing || live > 0 || len(a.shims) > 0
 	if busy {
-		// A launcher that said goodbye waits for our end of the connection
-		// to close as the sign that nothing of its own is left here.
 		for s := range a.sessions {
 			if s.bye && !a.holds(s.cluster) {
-				s.close()
-				delete(a.sessions, s)
+				s.gone()
 			}
 		}
 		a.idle = time.Time{}
@@ -230,10 +246,33 @@ func (a *agent) finished(now time.Time) bool {
 	return now.Sub(a.idle) >= a.idleFor
 }
 
-// holds says whether a shim of the cluster is left.
+// farewell says to the launchers that said goodbye that nothing of theirs is left,
+// and gives them the time to hear it. The agent's goroutine has returned.
+func (a *agent) farewell() {
+	late := time.NewTimer(partingWait)
+	defer late.Stop()
+	for s := range a.sessions {
+		if s.bye && !a.holds(s.cluster) {
+			s.gone()
+		}
+	}
+	for s := range a.sessions {
+		if !s.parted {
+			continue
+		}
+		select {
+		case <-s.over:
+		case <-late.C:
+			return
+		}
+	}
+}
+
+// holds says whether a session job's shim of the cluster is left; kept jobs
+// outlive the goodbye.
 func (a *agent) holds(cluster string) bool {
 	for _, sh := range a.shims {
-		if sh.e.Cluster == cluster {
+		if sh.e.Cluster == cluster && sh.e.Session {
 			return true
 		}
 	}

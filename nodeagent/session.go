@@ -22,15 +22,26 @@ type session struct {
 	epoch   uint64
 	who     string
 	lease   time.Duration
-	out     *outbox[*wire.AgentMessage]
+	out     *link.Queue[*wire.AgentMessage]
+	over    chan struct{} // closed when serve returns
 	cancel  context.CancelFunc
-	bye     bool // the launcher wants nothing more; closed when its shims are gone
+	bye     bool // the launcher wants nothing more
+	parted  bool // it was told that nothing of it is left
 }
 
-func (s *session) send(m *wire.AgentMessage) { s.out.put(m) }
+func (s *session) send(m *wire.AgentMessage) { s.out.Put(m) }
+
+// gone says the session's last word; the launcher then closes the connection.
+func (s *session) gone() {
+	if !s.parted {
+		s.parted = true
+		s.send(&wire.AgentMessage{M: &wire.AgentMessage_Gone{Gone: &wire.Gone{}}})
+		s.out.Finish()
+	}
+}
 
 func (s *session) close() {
-	s.out.close()
+	s.out.Close()
 	s.cancel()
 }
 
@@ -70,14 +81,16 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	s := &session{
 		cluster: w.GetCluster(), epoch: w.GetEpoch(), who: w.GetWho(),
 		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
-		out:   newOutbox[*wire.AgentMessage](), cancel: cancel,
+		out:   link.NewQueue[*wire.AgentMessage](), over: make(chan struct{}), cancel: cancel,
 	}
+	defer close(s.over)
 	a.post(func(a *agent) { a.open(s) })
 	var sender sync.WaitGroup
 	sender.Go(func() {
 		for {
-			m, ok := s.out.take()
+			m, ok := s.out.Take()
 			if !ok {
+				_ = stream.CloseRequest() // it fails when the connection is gone
 				return
 			}
 			if err := stream.Send(m); err != nil {
@@ -107,8 +120,17 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 }
 
 // open makes s the session of its cluster. An older session of the same
-// cluster is a launcher's dead connection and gives way.
+// cluster is a launcher's dead connection and gives way; a launcher that has
+// been replaced does not come back.
 func (a *agent) open(s *session) {
+	if seen := a.epochs[s.cluster]; s.epoch < seen {
+		a.cfg.Log.Warn("session of a launcher that has been replaced", "launcher", s.who)
+		s.send(&wire.AgentMessage{M: &wire.AgentMessage_Error{Error: &wire.AgentError{Code: wire.ErrorCode_ERROR_STALE_EPOCH,
+			Message: fmt.Sprintf("epoch %d is over, this node has seen %d", s.epoch, seen)}}})
+		s.out.Finish()
+		return
+	}
+	a.release(s.cluster, func(string) bool { return true })
 	for o := range a.sessions {
 		if o.cluster == s.cluster {
 			o.close()
@@ -122,10 +144,14 @@ func (a *agent) open(s *session) {
 		a.epochs[s.cluster] = s.epoch
 	}
 	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
-	for _, sh := range a.shims {
-		if sh.e.Cluster == s.cluster {
+	for _, sh := range a.sorted() {
+		switch {
+		case sh.e.Cluster != s.cluster:
+		case sh.cleared.IsZero():
 			// The shim says again what no launcher has acknowledged.
 			sh.reconnect(a)
+		default:
+			a.report(sh) // in its place
 		}
 	}
 }
@@ -166,22 +192,33 @@ func (a *agent) handle(s *session, m *wire.LauncherMessage) {
 		switch {
 		case sh != nil && sh.e.Cluster == s.cluster:
 			sh.send(m.ToShim)
+			if !sh.cleared.IsZero() && sh.forget {
+				a.report(sh)
+			}
 		case sh == nil && (m.ToShim.GetEnd() != nil || m.ToShim.GetForget() != nil):
 			// The launcher waits for the end of something that is not here,
 			// and would hold its cores for ever.
+			a.release(s.cluster, func(id string) bool { return id == m.ToShim.GetId() })
 			s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
 				Id: m.ToShim.GetId(), Lost: true, Reason: "it is not on this node"}}})
 		}
 	case *wire.LauncherMessage_Heartbeat:
 		for _, sh := range a.shims {
-			if sh.e.Cluster == s.cluster && sh.e.Session {
+			if sh.e.Cluster != s.cluster {
+				continue
+			}
+			if sh.conn == nil {
+				sh.reconnect(a)
+			}
+			if sh.e.Session {
 				sh.lease(s.lease)
 			}
 		}
 	case *wire.LauncherMessage_Goodbye:
-		for _, sh := range a.shims {
+		a.release(s.cluster, func(string) bool { return true })
+		for _, sh := range a.sorted() {
 			if sh.e.Cluster == s.cluster && sh.e.Session {
-				sh.end("the launcher said goodbye")
+				a.end(sh, "the launcher said goodbye")
 			}
 		}
 		a.leaving = true
@@ -206,53 +243,4 @@ func (a *agent) claimsChanged(cause string) {
 			s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
 		}
 	}
-}
-
-// outbox is a queue without a bound of its own: what enters it is bounded by
-// the shims' windows of unacknowledged output.
-type outbox[T any] struct {
-	mu     sync.Mutex
-	more   *sync.Cond
-	items  []T
-	closed bool
-}
-
-func newOutbox[T any]() *outbox[T] {
-	o := &outbox[T]{}
-	o.more = sync.NewCond(&o.mu)
-	return o
-}
-
-func (o *outbox[T]) put(v T) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.closed {
-		o.items = append(o.items, v)
-		o.more.Signal()
-	}
-}
-
-// take waits for the next item; false when the box was closed.
-func (o *outbox[T]) take() (T, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.items) == 0 && !o.closed {
-		o.more.Wait()
-	}
-	var zero T
-	if o.closed {
-		return zero, false
-	}
-	v := o.items[0]
-	o.items[0] = zero
-	o.items = o.items[1:]
-	return v, true
-}
-
-func (o *outbox[T]) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-	o.items = nil
-	o.more.Broadcast()
 }

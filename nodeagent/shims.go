@@ -1,19 +1,18 @@
 package nodeagent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
 	"time"
 
 	"gangway/nodeagent/proc"
-	"gangway/nodeagent/spool"
 	"gangway/nodeagent/wire"
 	"gangway/nodeagent/wire/link"
 	"gangway/topology"
@@ -21,16 +20,20 @@ import (
 
 // shim is the agent's end of one shim. Its fields belong to the agent's run.
 type shim struct {
-	e        entry
-	phase    wire.Phase
-	conn     net.Conn
-	out      *outbox[*wire.Frame]
-	gen      int  // counts connections: news of an older one is dropped
-	ended    bool // its result was seen
-	removed  bool // the launcher wants it gone
-	forget   bool // the launcher has its result
-	exited   bool
-	leasedAt time.Time
+	e       entry
+	phase   wire.Phase
+	conn    net.Conn
+	out     *link.Queue[*wire.Frame]
+	gen     int           // counts connections: news of an older one is dropped
+	dialing bool          // a fresh connection is being made
+	pending []*wire.Frame // to be sent on it
+	ended   bool          // its result was seen
+	removed bool          // the launcher wants it gone
+	forget  bool          // the launcher has its result
+	exited  bool
+	cleared time.Time // when nothing of it was left but its spool; zero: not yet
+	result  *wire.Result
+	how     string // it ended
 }
 
 func (sh *shim) name() *wire.AttemptName {
@@ -44,25 +47,33 @@ func (sh *shim) send(m *wire.ToShim) {
 	if m.GetForget() != nil {
 		sh.forget = true
 	}
-	if sh.out != nil {
-		sh.out.put(&wire.Frame{M: &wire.Frame_To{To: m}})
+	f := &wire.Frame{M: &wire.Frame_To{To: m}}
+	switch {
+	case sh.dialing: // the connection that is there may be another agent's dead one
+		sh.pending = append(sh.pending, f)
+	case sh.out != nil:
+		sh.out.Put(f)
 	}
 }
 
 func (sh *shim) lease(d time.Duration) {
-	sh.leasedAt = time.Now()
 	sh.send(&wire.ToShim{Id: sh.e.ID, M: &wire.ToShim_Lease{Lease: &wire.Lease{Ms: uint64(d.Milliseconds())}}})
 }
 
-func (sh *shim) end(reason string) {
+// end ends a shim that nobody waits for any more.
+func (a *agent) end(sh *shim, reason string) {
 	sh.removed = true
+	if !sh.cleared.IsZero() {
+		a.report(sh)
+		return
+	}
 	sh.send(&wire.ToShim{Id: sh.e.ID, M: &wire.ToShim_End{End: &wire.End{Reason: reason, Now: true}}})
 	sh.send(&wire.ToShim{Id: sh.e.ID, M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
 }
 
 func (sh *shim) disconnect() {
 	if sh.conn != nil {
-		sh.out.close()
+		sh.out.Close()
 		_ = sh.conn.Close()
 		sh.conn, sh.out = nil, nil
 	}
@@ -93,7 +104,10 @@ func (a *agent) desired(s *session, d *wire.Desired) {
 	keep := map[string]bool{}
 	for _, as := range d.GetSet() {
 		keep[as.GetId()] = true
-		if a.shims[as.GetId()] == nil {
+	}
+	a.release(s.cluster, func(id string) bool { return d.GetFull() || keep[id] || slices.Contains(d.GetRemove(), id) })
+	for _, as := range d.GetSet() {
+		if a.shims[as.GetId()] == nil && !s.bye { // nothing begins after a goodbye
 			a.start(s, as)
 		}
 	}
@@ -108,7 +122,7 @@ func (a *agent) desired(s *session, d *wire.Desired) {
 	}
 	for _, id := range gone {
 		if sh := a.shims[id]; sh != nil && sh.e.Cluster == s.cluster {
-			sh.end("no longer wanted by its launcher")
+			a.end(sh, "no longer wanted by its launcher")
 		}
 	}
 }
@@ -116,6 +130,10 @@ func (a *agent) desired(s *session, d *wire.Desired) {
 // start makes a shim for an assignment, or says why not. Nothing of a refused
 // one is left.
 func (a *agent) start(s *session, as *wire.Assignment) {
+	if a.sweeping > 0 {
+		a.held = append(a.held, order{s, as})
+		return
+	}
 	refuse := func(code wire.ErrorCode, err error) {
 		s.send(&wire.AgentMessage{M: &wire.AgentMessage_Error{Error: &wire.AgentError{
 			Id: as.GetId(), Name: as.GetName(), Code: code, Message: err.Error()}}})
@@ -178,7 +196,8 @@ func checkAssignment(s *session, as *wire.Assignment) error {
 }
 
 // spawn registers a shim, starts it and says its assignment. The entry is on
-// disk before the process is: a shim is never unknown.
+// disk before the process is, and its pid before the assignment is said: a shim
+// is never unknown, and one without a pid was told nothing and ends by itself.
 func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 	if err := a.dir.save(e); err != nil {
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
@@ -194,9 +213,9 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 		return nil, diskHint(fmt.Errorf("the agent's log: %w", err), string(a.dir))
 	}
 	defer logf.Close()
-	p, err := proc.Start(proc.Cmd{
+	p, err := a.forker.Start(proc.Cmd{
 		Path: a.cfg.Executable, Args: []string{a.cfg.Executable, "shim"},
-		Env:    append(os.Environ(), "GANGWAY_ID="+e.ID),
+		Env:    append(os.Environ(), e.marker()),
 		Stderr: logf, Stdout: logf, Extra: []*os.File{theirs}, NewSession: true, Dir: "/",
 	})
 	_ = theirs.Close()
@@ -209,16 +228,17 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 	a.wg.Go(func() {
 		st, err := p.Wait()
 		clean := err == nil && st.ExitCode == 0 && st.Signal == 0
-		a.post(func(a *agent) { a.exited(e.ID, clean, fmt.Sprintf("exit %d, signal %d", st.ExitCode, st.Signal)) })
+		a.post(func(a *agent) { a.exited(sh, clean, fmt.Sprintf("exit %d, signal %d", st.ExitCode, st.Signal)) })
 	})
+	if err := a.dir.save(e); err != nil {
+		_ = ours.Close() // at which it ends
+		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
+	}
 	sh.attach(a, ours)
-	sh.out.put(&wire.Frame{M: &wire.Frame_Start{Start: &wire.ShimStart{
+	sh.out.Put(&wire.Frame{M: &wire.Frame_Start{Start: &wire.ShimStart{
 		Assignment: as, NodeJson: a.hello.GetNodeJson(), Executable: a.cfg.Executable,
 		SpoolDir: a.dir.spool(), NodeName: as.GetNode(), LeaseMs: uint64(s.lease.Milliseconds()),
 	}}})
-	if err := a.dir.save(e); err != nil {
-		a.cfg.Log.Warn("the shim's pid is not in the registry", "id", e.ID, "err", err)
-	}
 	return sh, nil
 }
 
@@ -234,11 +254,11 @@ func (sh *shim) attach(a *agent, conn net.Conn) {
 	sh.disconnect()
 	sh.gen++
 	sh.conn = conn
-	sh.out = newOutbox[*wire.Frame]()
+	sh.out = link.NewQueue[*wire.Frame]()
 	id, gen, out := sh.e.ID, sh.gen, sh.out
 	a.wg.Go(func() {
 		for {
-			f, ok := out.take()
+			f, ok := out.Take()
 			if !ok || link.WriteFrame(conn, f) != nil {
 				return
 			}
@@ -254,48 +274,6 @@ func (sh *shim) attach(a *agent, conn net.Conn) {
 			a.post(func(a *agent) { a.shimFrame(id, gen, f) })
 		}
 	})
-}
-
-// reconnect opens a fresh connection, on which the shim repeats everything
-// that is not acknowledged.
-func (sh *shim) reconnect(a *agent) {
-	c, err := net.DialTimeout("unix", filepath.Join(sh.e.NodeDir, "shim.sock"), 2*time.Second)
-	if err != nil {
-		a.cfg.Log.Info("a shim does not answer", "id", sh.e.ID, "err", err)
-		return
-	}
-	sh.attach(a, c)
-}
-
-// adopt takes over the shims that an earlier agent started.
-func (a *agent) adopt(ctx context.Context) {
-	entries, err := a.dir.entries()
-	if err != nil {
-		a.cfg.Log.Error("reading the registry", "err", err)
-	}
-	for _, e := range entries {
-		sh := &shim{e: e, phase: wire.Phase_PHASE_RUNNING}
-		a.shims[e.ID] = sh
-		if e.Epoch > a.epochs[e.Cluster] {
-			a.epochs[e.Cluster] = e.Epoch
-		}
-		sh.reconnect(a)
-		a.wg.Go(func() { a.watch(ctx, e) })
-	}
-}
-
-// watch waits for the end of a shim that is not our child.
-func (a *agent) watch(ctx context.Context, e entry) {
-	t := time.NewTicker(200 * time.Millisecond)
-	defer t.Stop()
-	for proc.Alive(e.PID, "GANGWAY_ID="+e.ID) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-	a.post(func(a *agent) { a.exited(e.ID, false, "gone") })
 }
 
 func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
@@ -326,78 +304,4 @@ func (a *agent) shimClosed(id string, gen int) {
 		return
 	}
 	sh.disconnect()
-}
-
-// exited clears up after a shim's process and reports it. clean: it ended by
-// itself, so it has left nothing and no sweep over /proc is due.
-func (a *agent) exited(id string, clean bool, how string) {
-	sh := a.shims[id]
-	if sh == nil || sh.exited {
-		return
-	}
-	sh.exited = true
-	sh.disconnect()
-	cluster, nodeDir, name := sh.e.Cluster, sh.e.NodeDir, sh.name()
-	// What a killed shim left must be gone before its cores go to others.
-	spoolDir := a.dir.spool()
-	a.wg.Go(func() {
-		left := 0
-		if !clean {
-			left = sweep(id)
-			_ = os.RemoveAll(nodeDir)
-		}
-		res, err := lastResult(spoolDir, id)
-		a.post(func(a *agent) {
-			if err != nil {
-				a.cfg.Log.Error("reading the spool of a lost shim", "id", id, "err", err)
-			}
-			s := a.of(cluster)
-			if res != nil && !sh.ended && s != nil {
-				s.send(&wire.AgentMessage{M: &wire.AgentMessage_FromShim{FromShim: &wire.FromShim{
-					Id: id, Name: name, M: &wire.FromShim_Result{Result: res}}}})
-			}
-			lost := res == nil && !sh.ended && !sh.forget
-			if s == nil && !sh.forget && !sh.removed && !sh.e.Session {
-				return // kept for the launcher's return: its result is still in the spool
-			}
-			_ = spool.Remove(spoolDir, id)
-			_ = os.Remove(a.dir.registry(id))
-			delete(a.shims, id)
-			if s != nil {
-				s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
-					Id: id, Name: name, Lost: lost, Reason: fmt.Sprintf("shim ended: %s; %d processes swept", how, left)}}})
-			}
-			a.claimsChanged(cluster)
-		})
-	})
-}
-
-// sweep kills whatever still carries the assignment's marker and returns how
-// many it found.
-func sweep(id string) int {
-	n := 0
-	for range 50 {
-		pids := proc.ByEnv("GANGWAY_ID=" + id)
-		if len(pids) == 0 {
-			return n
-		}
-		n += len(pids)
-		proc.Kill(pids)
-		time.Sleep(2 * time.Millisecond)
-	}
-	return n
-}
-
-// lastResult is the result in a shim's spool, nil when there is none.
-func lastResult(dir, id string) (*wire.Result, error) {
-	recs, err := spool.Read(dir, id)
-	if err != nil {
-		return nil, err
-	}
-	for i := len(recs) - 1; i >= 0; i-- {
-		if r := recs[i].GetFrom().GetResult(); r != nil {
-			return r, nil
-		}
-	}
-	return nil, nil
 }

@@ -73,6 +73,7 @@ type Fleet struct {
 type node struct {
 	name    string
 	session *session
+	ever    bool         // there was a session: something may be left on the node
 	parts   []state.Part // wanted, as told last
 	told    bool         // parts is valid
 }
@@ -217,7 +218,11 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	defer s.stop()
 	f.mu.Lock()
 	h.node.session = s
+	h.node.ever = true
 	h.node.told = false
+	if f.leaving {
+		s.goodbye() // it came while the others were told
+	}
 	f.mu.Unlock()
 	if f.cfg.Up != nil {
 		f.cfg.Up(h.node.name)
@@ -257,6 +262,10 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 		if err != nil {
 			return err
 		}
+		if m.GetGone() != nil {
+			close(s.gone)
+			return nil // the agent is waiting for it
+		}
 		if err := f.handle(h.node.name, m); err != nil {
 			return err
 		}
@@ -287,28 +296,4 @@ func (f *Fleet) Send(name string, m *wire.ToShim) {
 	if n := f.nodes[name]; n != nil && n.session != nil {
 		n.session.put(&wire.LauncherMessage{M: &wire.LauncherMessage_ToShim{ToShim: m}})
 	}
-}
-
-// Goodbye ends all sessions in order and waits, until ctx is done, for the
-// agents to close them: then nothing of this launcher is left on their nodes.
-func (f *Fleet) Goodbye(ctx context.Context) error {
-	f.mu.Lock()
-	f.leaving = true
-	var open []*session
-	var names []string
-	for name, n := range f.nodes {
-		if n.session != nil {
-			n.session.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Goodbye{Goodbye: &wire.Goodbye{}}})
-			open, names = append(open, n.session), append(names, name)
-		}
-	}
-	f.mu.Unlock()
-	for i, s := range open {
-		select {
-		case <-s.ended:
-		case <-ctx.Done():
-			return fmt.Errorf("node %s did not confirm that everything there has ended", names[i])
-		}
-	}
-	return nil
 }

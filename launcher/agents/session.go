@@ -8,62 +8,42 @@ import (
 
 	"gangway/launcher/state"
 	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
 )
 
 // session is the sending side of a connection to an agent.
 type session struct {
-	mu      sync.Mutex
-	more    *sync.Cond
-	queue   []*wire.LauncherMessage
-	closed  bool
-	ended   chan struct{}
+	out     *link.Queue[*wire.LauncherMessage]
+	gone    chan struct{} // closed when the agent said that nothing is left
+	ended   chan struct{} // closed when the connection is over
 	sender  sync.WaitGroup
 	present map[string]bool // ids in the agent's inventory when it began
 }
 
 func newSession(stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage], inv *wire.Inventory) *session {
-	s := &session{ended: make(chan struct{}), present: map[string]bool{}}
-	s.more = sync.NewCond(&s.mu)
+	s := &session{out: link.NewQueue[*wire.LauncherMessage](), gone: make(chan struct{}), ended: make(chan struct{}), present: map[string]bool{}}
 	for _, sh := range inv.GetShims() {
 		s.present[sh.GetId()] = true
 	}
 	s.sender.Go(func() {
 		for {
-			s.mu.Lock()
-			for len(s.queue) == 0 && !s.closed {
-				s.more.Wait()
-			}
-			if s.closed {
-				s.mu.Unlock()
-				return
-			}
-			batch := s.queue
-			s.queue = nil
-			s.mu.Unlock()
-			for _, m := range batch {
-				if stream.Send(m) != nil {
-					return // the receiver sees the end too
-				}
+			m, ok := s.out.Take()
+			if !ok || stream.Send(m) != nil {
+				return // the receiver sees the end too
 			}
 		}
 	})
 	return s
 }
 
-func (s *session) put(m *wire.LauncherMessage) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.queue = append(s.queue, m)
-		s.more.Signal()
-	}
+func (s *session) put(m *wire.LauncherMessage) { s.out.Put(m) }
+
+func (s *session) goodbye() {
+	s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Goodbye{Goodbye: &wire.Goodbye{}}})
 }
 
 func (s *session) stop() {
-	s.mu.Lock()
-	s.closed = true
-	s.more.Broadcast()
-	s.mu.Unlock()
+	s.out.Close()
 	s.sender.Wait()
 	close(s.ended)
 }

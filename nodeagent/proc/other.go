@@ -90,6 +90,9 @@ func RecvFiles(*net.UnixConn, []byte, int) (int, []*os.File, error) {
 // SocketPair is unsupported.
 func SocketPair() (*net.UnixConn, *os.File, error) { return nil, nil, unsupported("a socket pair") }
 
+// Children returns nil.
+func Children() []int { return nil }
+
 // PeerCred is unsupported.
 func PeerCred(*net.UnixConn) (uid, gid, pid int, err error) {
 	return 0, 0, 0, unsupported("peer credentials")

@@ -175,6 +175,10 @@ func childrenOf(pid int, out []int) []int {
 	return out
 }
 
+// Children returns this process's children, also those that have ended and that
+// nobody has waited for.
+func Children() []int { return childrenOf(os.Getpid(), nil) }
+
 func childrenByScan(pid int, out []int) []int {
 	all, _ := snapshot()
 	for k, s := range all {

@@ -10,11 +10,13 @@ package wire
 // History:
 //
 //	1  2026-11-23  first: sessions, assignments by range, gangs with a mesh
-//	2  2026-11-23  kept tasks: output in files, the file service, the task's user
+//	2  2026-11-23  kept tasks: output in files, the file service, the task's user;
+//	               Gone answers Goodbye
 const Version = 2
 
-// OldestVersion is the oldest protocol that this build still speaks.
-const OldestVersion = 1
+// OldestVersion is the oldest protocol that this build still speaks. Of a
+// peer before 2 a goodbye would never be confirmed.
+const OldestVersion = 2
 
 // MaxFrame is the longest encoded Frame in bytes that a side accepts.
 const MaxFrame = 16 << 20

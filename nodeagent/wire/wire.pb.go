@@ -589,6 +589,7 @@ type AgentMessage struct {
 	//	*AgentMessage_ShimGone
 	//	*AgentMessage_Error
 	//	*AgentMessage_FileReply
+	//	*AgentMessage_Gone
 	M             isAgentMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -685,6 +686,15 @@ func (x *AgentMessage) GetFileReply() *FileReply {
 	return nil
 }
 
+func (x *AgentMessage) GetGone() *Gone {
+	if x != nil {
+		if x, ok := x.M.(*AgentMessage_Gone); ok {
+			return x.Gone
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_M interface {
 	isAgentMessage_M()
 }
@@ -713,6 +723,10 @@ type AgentMessage_FileReply struct {
 	FileReply *FileReply `protobuf:"bytes,6,opt,name=file_reply,json=fileReply,proto3,oneof"`
 }
 
+type AgentMessage_Gone struct {
+	Gone *Gone `protobuf:"bytes,7,opt,name=gone,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_M() {}
 
 func (*AgentMessage_Inventory) isAgentMessage_M() {}
@@ -724,6 +738,47 @@ func (*AgentMessage_ShimGone) isAgentMessage_M() {}
 func (*AgentMessage_Error) isAgentMessage_M() {}
 
 func (*AgentMessage_FileReply) isAgentMessage_M() {}
+
+func (*AgentMessage_Gone) isAgentMessage_M() {}
+
+// Gone answers Goodbye: nothing of this cluster's session jobs is left on the
+// node. It is the agent's last message, after which it closes the stream; a
+// connection that ends without it proves nothing.
+type Gone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gone) Reset() {
+	*x = Gone{}
+	mi := &file_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gone) ProtoMessage() {}
+
+func (x *Gone) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gone.ProtoReflect.Descriptor instead.
+func (*Gone) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -739,7 +794,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +806,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +819,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -821,7 +876,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +888,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +901,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Inventory) GetShims() []*ShimState {
@@ -874,7 +929,7 @@ type ShimState struct {
 
 func (x *ShimState) Reset() {
 	*x = ShimState{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +941,7 @@ func (x *ShimState) String() string {
 func (*ShimState) ProtoMessage() {}
 
 func (x *ShimState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +954,7 @@ func (x *ShimState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimState.ProtoReflect.Descriptor instead.
 func (*ShimState) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ShimState) GetId() string {
@@ -938,7 +993,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1005,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1018,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Claim) GetId() string {
@@ -1022,7 +1077,7 @@ type ShimGone struct {
 
 func (x *ShimGone) Reset() {
 	*x = ShimGone{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1089,7 @@ func (x *ShimGone) String() string {
 func (*ShimGone) ProtoMessage() {}
 
 func (x *ShimGone) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1102,7 @@ func (x *ShimGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimGone.ProtoReflect.Descriptor instead.
 func (*ShimGone) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShimGone) GetId() string {
@@ -1092,7 +1147,7 @@ type AgentError struct {
 
 func (x *AgentError) Reset() {
 	*x = AgentError{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1159,7 @@ func (x *AgentError) String() string {
 func (*AgentError) ProtoMessage() {}
 
 func (x *AgentError) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1172,7 @@ func (x *AgentError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentError.ProtoReflect.Descriptor instead.
 func (*AgentError) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AgentError) GetId() string {
@@ -1165,7 +1220,7 @@ type LauncherMessage struct {
 
 func (x *LauncherMessage) Reset() {
 	*x = LauncherMessage{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1232,7 @@ func (x *LauncherMessage) String() string {
 func (*LauncherMessage) ProtoMessage() {}
 
 func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1245,7 @@ func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LauncherMessage.ProtoReflect.Descriptor instead.
 func (*LauncherMessage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LauncherMessage) GetM() isLauncherMessage_M {
@@ -1308,7 +1363,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1375,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1388,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
@@ -1391,7 +1446,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1458,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1471,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Desired) GetFull() bool {
@@ -1449,7 +1504,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1516,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1529,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -1486,7 +1541,7 @@ func (x *Heartbeat) GetSeq() uint64 {
 
 // Goodbye ends the session in order: the launcher wants nothing more. The
 // agent ends what is left of this cluster's session jobs and, when no one else
-// uses it and it was not started to stand, itself.
+// uses it and it was not started to stand, itself. Its answer is Gone.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1495,7 +1550,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1562,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1575,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 // FileRequest asks for something below the agent's task root. No path leads
@@ -1541,7 +1596,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1608,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1621,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileRequest) GetSeq() uint64 {
@@ -1641,7 +1696,7 @@ type FileReply struct {
 
 func (x *FileReply) Reset() {
 	*x = FileReply{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1708,7 @@ func (x *FileReply) String() string {
 func (*FileReply) ProtoMessage() {}
 
 func (x *FileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1721,7 @@ func (x *FileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReply.ProtoReflect.Descriptor instead.
 func (*FileReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FileReply) GetSeq() uint64 {
@@ -1739,7 +1794,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1806,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1819,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -1860,7 +1915,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1927,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1940,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Assignment) GetId() string {
@@ -2195,7 +2250,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2262,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2275,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ToShim) GetId() string {
@@ -2371,7 +2426,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2438,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2451,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -2423,7 +2478,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2490,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2503,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -2524,7 +2579,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2591,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2604,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *End) GetReason() string {
@@ -2575,7 +2630,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2587,7 +2642,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2600,7 +2655,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -2621,7 +2676,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2688,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2701,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -2681,7 +2736,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2748,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2761,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -2725,7 +2780,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2792,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2805,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -2768,7 +2823,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +2835,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +2848,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 type FileChunk struct {
@@ -2810,7 +2865,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2877,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2890,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FileChunk) GetName() string {
@@ -2901,7 +2956,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +2968,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +2981,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FromShim) GetId() string {
@@ -3086,7 +3141,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3153,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3166,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -3148,7 +3203,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +3215,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3228,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -3231,7 +3286,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3298,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3311,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -3347,7 +3402,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3414,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3427,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -3409,7 +3464,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3476,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3489,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -3481,7 +3536,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3548,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3561,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -3527,7 +3582,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3539,7 +3594,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3552,7 +3607,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FileAck) GetName() string {
@@ -3586,7 +3641,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +3653,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +3666,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Notice) GetText() string {
@@ -3652,7 +3707,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3664,7 +3719,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3677,7 +3732,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Result) GetRange() *Range {
@@ -3792,7 +3847,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +3859,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +3872,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -3875,7 +3930,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +3942,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +3955,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -3947,7 +4002,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3959,7 +4014,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3972,7 +4027,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4048,7 +4103,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4115,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4128,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -4161,7 +4216,7 @@ const file_wire_proto_rawDesc = "" +
 	"\btask_uid\x18\x02 \x01(\tR\ataskUid\x12,\n" +
 	"\x05range\x18\x03 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xe5\x02\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x92\x03\n" +
 	"\fAgentMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.gangway.wire.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\tinventory\x18\x02 \x01(\v2\x1a.gangway.wire.v1.InventoryH\x00R\tinventory\x128\n" +
@@ -4169,8 +4224,10 @@ const file_wire_proto_rawDesc = "" +
 	"\tshim_gone\x18\x04 \x01(\v2\x19.gangway.wire.v1.ShimGoneH\x00R\bshimGone\x123\n" +
 	"\x05error\x18\x05 \x01(\v2\x1b.gangway.wire.v1.AgentErrorH\x00R\x05error\x12;\n" +
 	"\n" +
-	"file_reply\x18\x06 \x01(\v2\x1a.gangway.wire.v1.FileReplyH\x00R\tfileReplyB\x03\n" +
-	"\x01m\"\xa0\x01\n" +
+	"file_reply\x18\x06 \x01(\v2\x1a.gangway.wire.v1.FileReplyH\x00R\tfileReply\x12+\n" +
+	"\x04gone\x18\a \x01(\v2\x15.gangway.wire.v1.GoneH\x00R\x04goneB\x03\n" +
+	"\x01m\"\x06\n" +
+	"\x04Gone\"\xa0\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -4530,7 +4587,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -4542,110 +4599,112 @@ var file_wire_proto_goTypes = []any{
 	(*Range)(nil),           // 7: gangway.wire.v1.Range
 	(*AttemptName)(nil),     // 8: gangway.wire.v1.AttemptName
 	(*AgentMessage)(nil),    // 9: gangway.wire.v1.AgentMessage
-	(*Hello)(nil),           // 10: gangway.wire.v1.Hello
-	(*Inventory)(nil),       // 11: gangway.wire.v1.Inventory
-	(*ShimState)(nil),       // 12: gangway.wire.v1.ShimState
-	(*Claim)(nil),           // 13: gangway.wire.v1.Claim
-	(*ShimGone)(nil),        // 14: gangway.wire.v1.ShimGone
-	(*AgentError)(nil),      // 15: gangway.wire.v1.AgentError
-	(*LauncherMessage)(nil), // 16: gangway.wire.v1.LauncherMessage
-	(*Welcome)(nil),         // 17: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 18: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 19: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 20: gangway.wire.v1.Goodbye
-	(*FileRequest)(nil),     // 21: gangway.wire.v1.FileRequest
-	(*FileReply)(nil),       // 22: gangway.wire.v1.FileReply
-	(*FileEntry)(nil),       // 23: gangway.wire.v1.FileEntry
-	(*Assignment)(nil),      // 24: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 25: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 26: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 27: gangway.wire.v1.Peer
-	(*End)(nil),             // 28: gangway.wire.v1.End
-	(*Signal)(nil),          // 29: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 30: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 31: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 32: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 33: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 34: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 35: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 36: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 37: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 38: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 39: gangway.wire.v1.Started
-	(*Output)(nil),          // 40: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 41: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 42: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 43: gangway.wire.v1.Notice
-	(*Result)(nil),          // 44: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 45: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 46: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 47: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 48: gangway.wire.v1.Frame
+	(*Gone)(nil),            // 10: gangway.wire.v1.Gone
+	(*Hello)(nil),           // 11: gangway.wire.v1.Hello
+	(*Inventory)(nil),       // 12: gangway.wire.v1.Inventory
+	(*ShimState)(nil),       // 13: gangway.wire.v1.ShimState
+	(*Claim)(nil),           // 14: gangway.wire.v1.Claim
+	(*ShimGone)(nil),        // 15: gangway.wire.v1.ShimGone
+	(*AgentError)(nil),      // 16: gangway.wire.v1.AgentError
+	(*LauncherMessage)(nil), // 17: gangway.wire.v1.LauncherMessage
+	(*Welcome)(nil),         // 18: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 19: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 20: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 21: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 22: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 23: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 24: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 25: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 26: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 27: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 28: gangway.wire.v1.Peer
+	(*End)(nil),             // 29: gangway.wire.v1.End
+	(*Signal)(nil),          // 30: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 31: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 32: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 33: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 34: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 35: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 36: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 37: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 38: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 39: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 40: gangway.wire.v1.Started
+	(*Output)(nil),          // 41: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 42: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 43: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 44: gangway.wire.v1.Notice
+	(*Result)(nil),          // 45: gangway.wire.v1.Result
+	(*RankExit)(nil),        // 46: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 47: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 48: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 49: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
-	10, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
-	11, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	35, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
-	14, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
-	15, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	22, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
-	12, // 7: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
-	13, // 8: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
-	8,  // 9: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
-	0,  // 10: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
-	8,  // 11: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
-	8,  // 12: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
-	1,  // 13: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	17, // 14: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	18, // 15: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	25, // 16: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	19, // 17: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	20, // 18: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	21, // 19: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
-	24, // 20: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
-	2,  // 21: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
-	3,  // 22: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
-	23, // 23: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
-	8,  // 24: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
-	4,  // 25: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	26, // 26: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	28, // 27: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	29, // 28: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	30, // 29: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	31, // 30: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	32, // 31: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	33, // 32: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	34, // 33: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	27, // 34: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	8,  // 35: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	36, // 36: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	38, // 37: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	39, // 38: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	40, // 39: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	41, // 40: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	44, // 41: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	43, // 42: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	42, // 43: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	37, // 44: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	46, // 45: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	5,  // 46: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	7,  // 47: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	46, // 48: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	45, // 49: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	6,  // 50: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	24, // 51: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	47, // 52: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	25, // 53: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	35, // 54: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	12, // 55: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	9,  // 56: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	16, // 57: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	57, // [57:58] is the sub-list for method output_type
-	56, // [56:57] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	11, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
+	12, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
+	36, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	15, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
+	16, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
+	23, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	10, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
+	13, // 8: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
+	14, // 9: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
+	8,  // 10: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
+	0,  // 11: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
+	8,  // 12: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
+	8,  // 13: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
+	1,  // 14: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
+	18, // 15: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	19, // 16: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	26, // 17: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	20, // 18: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	21, // 19: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	22, // 20: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	25, // 21: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	2,  // 22: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
+	3,  // 23: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
+	24, // 24: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	8,  // 25: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	4,  // 26: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
+	27, // 27: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	29, // 28: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	30, // 29: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	31, // 30: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	32, // 31: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	33, // 32: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	34, // 33: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	35, // 34: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	28, // 35: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	8,  // 36: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	37, // 37: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	39, // 38: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	40, // 39: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	41, // 40: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	42, // 41: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	45, // 42: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	44, // 43: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	43, // 44: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	38, // 45: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	47, // 46: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 47: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	7,  // 48: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	47, // 49: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	46, // 50: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	6,  // 51: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	25, // 52: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	48, // 53: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	26, // 54: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	36, // 55: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	13, // 56: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	9,  // 57: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	17, // 58: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	58, // [58:59] is the sub-list for method output_type
+	57, // [57:58] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4660,8 +4719,9 @@ func file_wire_proto_init() {
 		(*AgentMessage_ShimGone)(nil),
 		(*AgentMessage_Error)(nil),
 		(*AgentMessage_FileReply)(nil),
+		(*AgentMessage_Gone)(nil),
 	}
-	file_wire_proto_msgTypes[9].OneofWrappers = []any{
+	file_wire_proto_msgTypes[10].OneofWrappers = []any{
 		(*LauncherMessage_Welcome)(nil),
 		(*LauncherMessage_Desired)(nil),
 		(*LauncherMessage_ToShim)(nil),
@@ -4669,7 +4729,7 @@ func file_wire_proto_init() {
 		(*LauncherMessage_Goodbye)(nil),
 		(*LauncherMessage_FileRequest)(nil),
 	}
-	file_wire_proto_msgTypes[18].OneofWrappers = []any{
+	file_wire_proto_msgTypes[19].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -4679,7 +4739,7 @@ func file_wire_proto_init() {
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
 	}
-	file_wire_proto_msgTypes[28].OneofWrappers = []any{
+	file_wire_proto_msgTypes[29].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -4689,7 +4749,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[41].OneofWrappers = []any{
+	file_wire_proto_msgTypes[42].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -4701,7 +4761,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

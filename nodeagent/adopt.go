@@ -1,0 +1,137 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
+)
+
+// socket is where a shim listens for agents.
+func (e entry) socket() string { return filepath.Join(e.NodeDir, "shim.sock") }
+
+// marker is in the environment of the shim and of what it starts.
+func (e entry) marker() string { return "GANGWAY_ID=" + e.ID }
+
+// dialWait is how long a shim may take to open its socket.
+const dialWait = 2 * time.Second
+
+// reconnect opens a fresh connection, on which the shim repeats everything
+// that is not acknowledged. It returns at once: a shim that does not answer
+// must not keep the agent from the others.
+func (sh *shim) reconnect(a *agent) {
+	if sh.dialing || sh.exited {
+		return // what is under way will do
+	}
+	sh.dialing = true
+	socket := sh.e.socket()
+	a.wg.Go(func() {
+		conn, err := dialShim(a.ctx, socket)
+		if !a.post(func(a *agent) { sh.dialled(a, conn, err) }) && conn != nil {
+			_ = conn.Close()
+		}
+	})
+}
+
+// dialShim tries until the shim answers: one that is just being started has no
+// socket yet.
+func dialShim(ctx context.Context, socket string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	var d net.Dialer
+	for pause := 5 * time.Millisecond; ; pause *= 2 {
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (sh *shim) dialled(a *agent, conn net.Conn, err error) {
+	sh.dialing = false
+	pending := sh.pending
+	sh.pending = nil
+	switch {
+	case err != nil:
+		if !sh.exited {
+			a.cfg.Log.Info("a shim does not answer", "id", sh.e.ID, "err", err)
+		}
+	case sh.exited:
+		_ = conn.Close()
+	default:
+		sh.attach(a, conn)
+	}
+	if sh.out != nil {
+		for _, f := range pending {
+			sh.out.Put(f)
+		}
+	}
+}
+
+// adopt takes over the shims that an earlier agent started.
+func (a *agent) adopt(ctx context.Context) {
+	entries, err := a.dir.entries()
+	if err != nil {
+		a.cfg.Log.Error("reading the registry", "err", err)
+	}
+	for _, e := range entries {
+		sh := &shim{e: e, phase: wire.Phase_PHASE_RUNNING}
+		a.shims[e.ID] = sh
+		if e.Epoch > a.epochs[e.Cluster] {
+			a.epochs[e.Cluster] = e.Epoch
+		}
+		sh.reconnect(a)
+		a.wg.Go(func() { a.watch(ctx, sh, e) })
+	}
+}
+
+// watch waits for the end of a shim that is not our child.
+func (a *agent) watch(ctx context.Context, sh *shim, e entry) {
+	pid := e.process()
+	if pid != e.PID && pid != 0 {
+		a.post(func(a *agent) {
+			sh.e.PID = pid
+			if err := a.dir.save(sh.e); err != nil {
+				a.cfg.Log.Warn("the shim's pid is not in the registry", "id", sh.e.ID, "err", err)
+			}
+		})
+	}
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	for proc.Alive(pid, e.marker()) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+	a.post(func(a *agent) { a.exited(sh, false, fmt.Sprintf("process %d is gone", pid)) })
+}
+
+// process is the shim's pid; 0: it does not run. The registry may have none, or
+// one that has been given to another process: then it is whoever listens on the
+// shim's socket.
+func (e entry) process() int {
+	if e.PID > 0 && proc.Alive(e.PID, e.marker()) {
+		return e.PID
+	}
+	conn, err := net.DialTimeout("unix", e.socket(), dialWait)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	_, _, pid, err := proc.PeerCred(conn.(*net.UnixConn))
+	if err != nil || !proc.Alive(pid, e.marker()) {
+		return 0
+	}
+	return pid
+}

@@ -1,0 +1,153 @@
+package nodeagent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/spool"
+	"gangway/nodeagent/wire"
+)
+
+// order is a start that waits. A sweep ends every child of the agent but the
+// shims that were there when it began, so none is started meanwhile.
+type order struct {
+	s  *session
+	as *wire.Assignment
+}
+
+// release drops the held starts of a cluster that which names.
+func (a *agent) release(cluster string, which func(id string) bool) {
+	a.held = slices.DeleteFunc(a.held, func(o order) bool { return o.s.cluster == cluster && which(o.as.GetId()) })
+}
+
+// sweptUp ends a sweep's ban on starts.
+func (a *agent) sweptUp() {
+	if a.sweeping--; a.sweeping > 0 {
+		return
+	}
+	held := a.held
+	a.held = nil
+	for _, o := range held {
+		if _, ok := a.sessions[o.s]; ok && a.shims[o.as.GetId()] == nil {
+			a.start(o.s, o.as)
+		}
+	}
+}
+
+// spared are the children that a sweep leaves alone.
+func (a *agent) spared() []int {
+	out := slices.Clone(a.bystanders)
+	for _, sh := range a.shims {
+		if !sh.exited && sh.e.PID > 0 {
+			out = append(out, sh.e.PID)
+		}
+	}
+	return out
+}
+
+// exited clears up after a shim's process and reports it. clean: it ended by
+// itself, so it has left nothing and no sweep over /proc is due.
+func (a *agent) exited(sh *shim, clean bool, how string) {
+	if a.shims[sh.e.ID] != sh || sh.exited {
+		return
+	}
+	sh.exited = true
+	sh.disconnect()
+	e, spoolDir := sh.e, a.dir.spool()
+	var spared []int
+	if !clean {
+		a.sweeping++
+		spared = a.spared()
+	}
+	a.wg.Go(func() {
+		var serr error
+		if !clean {
+			// What a killed shim left must be gone before its cores go to others.
+			serr = sweep(e.marker(), spared)
+			_ = os.RemoveAll(e.NodeDir)
+		}
+		res, err := lastResult(spoolDir, e.ID)
+		a.post(func(a *agent) {
+			if err := errors.Join(err, serr); err != nil {
+				a.cfg.Log.Error("clearing up after a shim", "id", e.ID, "err", err)
+			}
+			sh.cleared, sh.result, sh.how = time.Now(), res, how
+			if serr != nil {
+				sh.how += "; " + serr.Error()
+			}
+			a.report(sh)
+			if !clean {
+				a.sweptUp()
+			}
+		})
+	})
+}
+
+// report says what became of a shim that has ended, and forgets it as soon as
+// its result is the launcher's or there is none.
+func (a *agent) report(sh *shim) {
+	s := a.of(sh.e.Cluster)
+	if !sh.forget && !sh.removed {
+		if s == nil && (sh.result != nil || !sh.e.Session) {
+			return // for the launcher's return
+		}
+		if sh.result != nil {
+			s.send(&wire.AgentMessage{M: &wire.AgentMessage_FromShim{FromShim: &wire.FromShim{
+				Id: sh.e.ID, Name: sh.name(), M: &wire.FromShim_Result{Result: sh.result}}}})
+			return // until it is told to forget it
+		}
+	}
+	_ = spool.Remove(a.dir.spool(), sh.e.ID)
+	_ = os.Remove(a.dir.registry(sh.e.ID))
+	delete(a.shims, sh.e.ID)
+	if s != nil {
+		lost := sh.result == nil && !sh.ended && !sh.forget
+		s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
+			Id: sh.e.ID, Name: sh.name(), Lost: lost, Reason: "shim ended: " + sh.how}}})
+	}
+	a.claimsChanged(sh.e.Cluster)
+}
+
+// expire forgets the results of session jobs whose launcher has not come back.
+func (a *agent) expire(now time.Time) {
+	for _, sh := range a.sorted() {
+		if sh.e.Session && !sh.cleared.IsZero() && now.Sub(sh.cleared) >= silence && a.of(sh.e.Cluster) == nil {
+			sh.removed = true
+			a.report(sh)
+		}
+	}
+}
+
+// sweepWait is how long killed processes may take to end.
+const sweepWait = 5 * time.Second
+
+// sweep ends what a killed shim left: whatever carries its marker, and what has
+// become the agent's child, for a program may clear its environment but not
+// choose its parent. Processes that hang in the kernel are an error.
+func sweep(marker string, spared []int) error {
+	byMark, err1 := proc.KillByEnv(marker, sweepWait)
+	adopted, err2 := proc.KillTree(os.Getpid(), sweepWait, spared...)
+	left := append(byMark, adopted...)
+	if len(left) > 0 {
+		return errors.Join(err1, err2, fmt.Errorf("processes %v can't be ended, they hang in the kernel", left))
+	}
+	return errors.Join(err1, err2)
+}
+
+// lastResult is the result in a shim's spool, nil when there is none.
+func lastResult(dir, id string) (*wire.Result, error) {
+	recs, err := spool.Read(dir, id)
+	if err != nil {
+		return nil, err
+	}
+	for i := len(recs) - 1; i >= 0; i-- {
+		if r := recs[i].GetFrom().GetResult(); r != nil {
+			return r, nil
+		}
+	}
+	return nil, nil
+}
