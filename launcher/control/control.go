@@ -278,17 +278,31 @@ func (c *Control) patience(rd *round) error {
 	return nil
 }
 
+// planLimit bounds how often one turn plans: events must not wait for ever on a
+// plan that always wants another.
+const planLimit = 4
+
+// plan carries out what the scheduler decides, and asks it again for as long as
+// carrying it out changes what it decides upon: places that are taken change
+// why the others wait, and an attempt that ends at its placement frees some. It
+// returns when to plan next; zero: when something happens.
 func (c *Control) plan(rd *round) (time.Time, error) {
-	d := sched.Plan(time.Now(), c.cfg.Cluster.View(), c.cfg.Policy)
-	c.waiting.Store(&d.Waiting)
-	if len(d.Place) > 0 {
-		placed := state.Placed{Place: d.Place}
-		_, _ = rand.Read(placed.Random[:]) // never fails, see crypto/rand
-		if err := c.apply(placed, rd); err != nil {
-			return time.Time{}, fmt.Errorf("the state refuses what was planned on it: %w", err)
+	for range planLimit {
+		rd.replan = false
+		d := sched.Plan(time.Now(), c.cfg.Cluster.View(), c.cfg.Policy)
+		c.waiting.Store(&d.Waiting)
+		if len(d.Place) > 0 {
+			placed := state.Placed{Place: d.Place}
+			_, _ = rand.Read(placed.Random[:]) // never fails, see crypto/rand
+			if err := c.apply(placed, rd); err != nil {
+				return time.Time{}, fmt.Errorf("the state refuses what was planned on it: %w", err)
+			}
+		}
+		if !rd.replan {
+			return d.WakeAt, nil
 		}
 	}
-	return d.WakeAt, nil
+	return time.Now(), nil
 }
 
 func (c *Control) tell(rd *round) {
