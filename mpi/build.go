@@ -46,11 +46,7 @@ func Build(f Facts, l Layout, program []string) (Launch, error) {
 	case Intel:
 		out = buildIntel(f, l)
 	case OpenMPI:
-		if f.Launcher.Version.Major >= 5 {
-			out = buildOpenMPI5(f, l)
-		} else {
-			out = buildOpenMPI4(f, l)
-		}
+		out = buildOpenMPI(f, l)
 	case MSMPI:
 		out = buildMSMPI(f, l)
 	default:
@@ -141,53 +137,50 @@ func buildIntel(f Facts, l Layout) Launch {
 	return out
 }
 
-// buildOpenMPI4: without tree spawn orted detaches itself and the remote shell
-// returns at once; orte_leave_session_attached keeps it. Then mpirun refuses
+// ompiRuntime is what differs between the runtimes of Open MPI: both take the
+// same parameters under names of their own.
+type ompiRuntime struct {
+	option  string // that sets a parameter
+	plm     string // module, and part of its parameters' names
+	session string // keeps the daemons attached
+	oob     string // networks of the runtime's own messages
+}
+
+// ompiRuntimeOf: ORTE up to 4, PRRTE from 5 on.
+func ompiRuntimeOf(v Version) ompiRuntime {
+	if v.Major >= 5 {
+		return ompiRuntime{"--prtemca", "ssh", "prte_leave_session_attached", "prte_if_include"}
+	}
+	return ompiRuntime{"--mca", "rsh", "orte_leave_session_attached", "oob_tcp_if_include"}
+}
+
+// buildOpenMPI: without tree spawn the daemons detach themselves and the remote
+// shell returns at once; leave_session_attached keeps it. Then mpirun refuses
 // more nodes than it may call at a time.
-func buildOpenMPI4(f Facts, l Layout) Launch {
+func buildOpenMPI(f Facts, l Layout) Launch {
 	out := newHostfile(f, l, "hostfile", ompiLine)
 	out.Argv = []string{f.Launcher.Path}
 	if f.Root {
 		out.Argv = append(out.Argv, "--allow-run-as-root")
 	}
-	mca := func(name, value string) { out.Argv = append(out.Argv, "--mca", name, value) }
+	rt := ompiRuntimeOf(f.Launcher.Version)
+	set := func(name, value string) { out.Argv = append(out.Argv, rt.option, name, value) }
 	if len(l.Nodes) > 1 {
-		mca("plm", "rsh")
-		mca("plm_rsh_agent", f.Rsh)
-		mca("plm_rsh_no_tree_spawn", "1")
-		mca("plm_rsh_num_concurrent", strconv.Itoa(max(128, len(l.Nodes))))
-		mca("orte_leave_session_attached", "1")
+		set("plm", rt.plm)
+		set("plm_"+rt.plm+"_agent", f.Rsh)
+		set("plm_"+rt.plm+"_no_tree_spawn", "1")
+		set("plm_"+rt.plm+"_num_concurrent", strconv.Itoa(max(128, len(l.Nodes))))
+		set(rt.session, "1")
 		if f.Subnet.IsValid() {
-			mca("oob_tcp_if_include", f.Subnet.Masked().String())
+			set(rt.oob, f.Subnet.Masked().String())
 		}
 	}
-	out.ompiCommon(f, l)
+	out.ompiPlacement(f, l)
 	return out
 }
 
-// buildOpenMPI5: the same for PRRTE, whose parameters have names of their own.
-func buildOpenMPI5(f Facts, l Layout) Launch {
-	out := newHostfile(f, l, "hostfile", ompiLine)
-	out.Argv = []string{f.Launcher.Path}
-	if f.Root {
-		out.Argv = append(out.Argv, "--allow-run-as-root")
-	}
-	mca := func(name, value string) { out.Argv = append(out.Argv, "--prtemca", name, value) }
-	if len(l.Nodes) > 1 {
-		mca("plm", "ssh")
-		mca("plm_ssh_agent", f.Rsh)
-		mca("plm_ssh_no_tree_spawn", "1")
-		mca("plm_ssh_num_concurrent", strconv.Itoa(max(128, len(l.Nodes))))
-		mca("prte_leave_session_attached", "1")
-		if f.Subnet.IsValid() {
-			mca("prte_if_include", f.Subnet.Masked().String())
-		}
-	}
-	out.ompiCommon(f, l)
-	return out
-}
-
-func (out *Launch) ompiCommon(f Facts, l Layout) {
+// ompiPlacement is the library's and the mapping's part, alike everywhere.
+func (out *Launch) ompiPlacement(f Facts, l Layout) {
 	if len(l.Nodes) > 1 && f.Subnet.IsValid() && !chosen(f.Env, ompiInterfaces...) {
 		out.Argv = append(out.Argv, "--mca", "btl_tcp_if_include", f.Subnet.Masked().String())
 	}
