@@ -75,18 +75,15 @@ type event func(a *agent)
 // was left to do or ctx was cancelled, and an error naming the place when it
 // could not start. ErrRunning says that another agent serves this directory.
 func Run(ctx context.Context, cfg Config) error {
-	dir, err := OpenDir(cfg.Base)
+	dir, lock, err := claimDir(cfg.Base)
 	if err != nil {
 		return err
 	}
-	lock, err := proc.Lock(dir.lock())
-	if errors.Is(err, proc.ErrLocked) {
-		return ErrRunning
-	}
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
+	defer func() {
+		if lock != nil {
+			_ = lock.Close()
+		}
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &agent{
@@ -124,13 +121,15 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.run(ctx)
 	// Order matters for a bridge that comes now: the socket goes while the
-	// lock is held, so it starts a new agent, which waits for the lock.
+	// lock is held, so it starts a new agent, which tries for the lock. When
+	// a launcher hears that nothing is left, nothing is.
 	_ = l.Close()
 	if cfg.Listener != nil {
 		_ = cfg.Listener.Close()
 	}
 	if len(a.shims) == 0 {
-		dir.remove()
+		dir.remove(lock)
+		lock = nil
 	}
 	close(a.done)
 	a.farewell()

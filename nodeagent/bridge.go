@@ -80,12 +80,9 @@ func dialAgent(ctx context.Context, dir Dir, base, exe string) (net.Conn, error)
 // startAgent starts a detached agent and waits until it answers or says why it
 // can't.
 func startAgent(dir Dir, base, exe string) error {
-	if err := proc.PrivateDir(string(dir)); err != nil {
-		return err
-	}
-	logf, err := os.OpenFile(dir.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logf, err := dir.openLog()
 	if err != nil {
-		return diskHint(fmt.Errorf("the agent's log: %w", err), string(dir))
+		return err
 	}
 	defer logf.Close()
 	r, w, err := os.Pipe()

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -41,12 +42,29 @@ func OpenDir(base string) (Dir, error) {
 	if len(d)+len("/agent.sock") > 100 {
 		return "", fmt.Errorf("the directory %s is too long for a unix socket; set GANGWAY_TMPDIR to a shorter local directory", base)
 	}
-	for _, p := range []string{d, filepath.Join(d, "shims"), filepath.Join(d, "spool")} {
-		if err := proc.PrivateDir(p); err != nil {
-			return "", fmt.Errorf("the agent's directory: %w", err)
+	// An agent that ends just now takes its directory away between two of
+	// these steps.
+	for range openTries {
+		if err = makeDirs(d, filepath.Join(d, "shims"), filepath.Join(d, "spool")); !errors.Is(err, fs.ErrNotExist) {
+			break
 		}
 	}
+	if err != nil {
+		return "", fmt.Errorf("the agent's directory: %w", err)
+	}
 	return Dir(d), nil
+}
+
+// openTries is how many ending agents an OpenDir outlasts.
+const openTries = 20
+
+func makeDirs(paths ...string) error {
+	for _, p := range paths {
+		if err := proc.PrivateDir(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d Dir) socket() string { return filepath.Join(string(d), "agent.sock") }
@@ -56,13 +74,56 @@ func (d Dir) spool() string  { return filepath.Join(string(d), "spool") }
 
 func (d Dir) registry(id string) string { return filepath.Join(string(d), "shims", id+".json") }
 
-// remove takes the directory away when nothing of value is left in it. The
-// lock goes last: whoever waits for it makes a new directory.
-func (d Dir) remove() {
-	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.lock(), string(d)} {
+// claimDir opens the directory and locks it, so that nobody takes it away.
+func claimDir(base string) (Dir, io.Closer, error) {
+	for try := 1; ; try++ {
+		dir, err := OpenDir(base)
+		if err != nil {
+			return "", nil, err
+		}
+		lock, err := proc.Lock(dir.lock())
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && try < openTries:
+			continue // its last agent has just taken it away
+		case errors.Is(err, proc.ErrLocked):
+			return "", nil, ErrRunning
+		case err != nil:
+			return "", nil, err
+		}
+		// What the last agent took away before it left the lock.
+		if _, err := OpenDir(base); err != nil {
+			return "", nil, errors.Join(err, lock.Close())
+		}
+		return dir, lock, nil
+	}
+}
+
+// remove takes the directory away when nothing of value is left in it, and
+// gives up the lock. A new agent may have it from then on: all that may still
+// go is the directory, and only if it is empty.
+func (d Dir) remove(lock io.Closer) {
+	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool()} {
 		// A directory that is not empty stays: it holds results that no
 		// launcher has acknowledged.
 		_ = os.Remove(p)
+	}
+	_ = lock.Close()
+	_ = os.Remove(string(d))
+}
+
+// openLog opens the agent's log for appending.
+func (d Dir) openLog() (*os.File, error) {
+	for try := 1; ; try++ {
+		f, err := os.OpenFile(d.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try == openTries {
+			return nil, diskHint(fmt.Errorf("the agent's log: %w", err), string(d))
+		}
+		if err := proc.PrivateDir(string(d)); err != nil {
+			return nil, err
+		}
 	}
 }
 

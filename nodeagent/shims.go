@@ -206,11 +206,11 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 	if err != nil {
 		return nil, err
 	}
-	logf, err := os.OpenFile(a.dir.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logf, err := a.dir.openLog()
 	if err != nil {
 		_ = ours.Close()
 		_ = theirs.Close()
-		return nil, diskHint(fmt.Errorf("the agent's log: %w", err), string(a.dir))
+		return nil, err
 	}
 	defer logf.Close()
 	p, err := a.forker.Start(proc.Cmd{
