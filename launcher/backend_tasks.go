@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -21,13 +20,6 @@ type taskView struct {
 	state.TaskStatus
 	job     state.JobStatus
 	attempt *job.AttemptRow // nil: it has none, or only one of history
-}
-
-// taskFolder is where a task's files are on its nodes, below the agents' task
-// root. The layout is Batch's; the job's uid keeps a job of the same id, added
-// after a delete, apart.
-func taskFolder(jobID, jobUID, taskID string) string {
-	return path.Join("workitems", jobID, "job-"+jobUID, taskID)
 }
 
 func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
@@ -152,7 +144,7 @@ func exitOf(code, signal int) *int {
 func (b *backend) runOf(v taskView, a *job.AttemptRow, i int) batchapi.Run {
 	p := a.Parts[i]
 	r := batchapi.Run{Node: p.Node, Pool: b.pool, Started: a.Started,
-		Folder: taskFolder(v.job.Row.Spec.ID, v.job.Row.UID, v.Row.Spec.ID)}
+		Folder: job.TaskFolder(v.job.Row.Spec.ID, v.job.Row.UID, v.Row.Spec.ID)}
 	if len(p.Results) > 0 {
 		res := p.Results[len(p.Results)-1]
 		r.Started, r.Ended = res.Start, res.End

@@ -143,6 +143,7 @@ type entry struct {
 	Shared  bool   `json:"shared"`
 	Who     string `json:"who"`
 	Session bool   `json:"session"`
+	Leased  bool   `json:"leased"`
 }
 
 // save writes e so that a crash leaves the old or the new file, never half.

@@ -210,7 +210,7 @@ func (a *agent) handle(s *session, m *wire.LauncherMessage) {
 			if sh.conn == nil {
 				sh.reconnect(a)
 			}
-			if sh.e.Session {
+			if sh.e.Leased {
 				sh.lease(s.lease)
 			}
 		}

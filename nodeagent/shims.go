@@ -169,7 +169,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		Lo: as.GetName().GetRange().GetLo(), Hi: as.GetName().GetRange().GetHi(),
 		Attempt: as.GetName().GetAttempt(), Epoch: as.GetName().GetEpoch(),
 		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(),
-		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(),
+		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
 	sh, err := a.spawn(e, s, as)
 	if err != nil {

@@ -49,6 +49,10 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		CoresPerRank: uint32(t.CoresPerRank), Bind: t.Bind,
 		Address: addrText(p.Address), Interface: p.Interface, MeshKey: p.MeshKey,
 		Oversubscribe: t.Oversubscribe, PlanOnly: t.PlanOnly, Gpus: p.GPUs,
+		Leased: p.Session || t.OnNodeLoss != job.NodeLossWait,
+	}
+	if !p.Session {
+		a.TaskDir, a.User, a.Pool = job.TaskFolder(p.JobID, p.JobUID, t.ID), p.User, cfg.Pool
 	}
 	if t.Launch == job.LaunchPrimary {
 		a.Launch = wire.LaunchMode_LAUNCH_PRIMARY

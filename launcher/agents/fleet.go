@@ -50,6 +50,7 @@ type Config struct {
 	Who       string // for messages on nodes: who holds these cores
 	Lease     time.Duration
 	Base      string // of the gangs' directories on the nodes; "": /tmp
+	Pool      string // the nodes' pool, for the tasks' environment
 	Log       *slog.Logger
 	// Failed is told of a connection that could not be made; it returns
 	// whether to try again.
@@ -76,6 +77,9 @@ type node struct {
 	ever    bool         // there was a session: something may be left on the node
 	parts   []state.Part // wanted, as told last
 	told    bool         // parts is valid
+
+	turn   sync.Mutex // held by the one connection that an agent opened
+	hangUp func()     // ends that connection; nil: none
 }
 
 // New returns a fleet without sessions.
@@ -129,6 +133,11 @@ func (f *Fleet) connect(ctx context.Context, n *node) (up bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	return f.serve(ctx, n, conn)
+}
+
+// serve holds the session on a connection.
+func (f *Fleet) serve(ctx context.Context, n *node, conn io.ReadWriteCloser) (up bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := &handler{fleet: f, node: n, cancel: cancel}

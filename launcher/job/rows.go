@@ -201,6 +201,13 @@ func AttemptNumber(id string) uint32 {
 // BlockKey is the key of the block with number seq of a task.
 func BlockKey(task string, seq uint64) string { return task + "/" + NumberKey(seq) }
 
+// TaskFolder is where a kept task's files are on its nodes, relative to the
+// agents' task root. The layout is Azure Batch's; the job's uid keeps a later
+// job of the same id apart.
+func TaskFolder(jobID, jobUID, taskID string) string {
+	return "workitems/" + jobID + "/job-" + jobUID + "/" + taskID
+}
+
 // PartKey is the key of the part with the given index.
 func PartKey(attempt string, index int) string { return fmt.Sprintf("%s/%07d", attempt, index) }
 

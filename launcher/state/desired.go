@@ -30,6 +30,8 @@ type Part struct {
 
 	Node      string
 	JobID     string
+	JobUID    string
+	User      string // whom the task runs as; "": the agent's user
 	Session   bool
 	Task      *job.TaskSpec // resolved; not to be changed
 	NodeIndex int           // 0 is the primary
@@ -90,7 +92,7 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 	last := &a.Parts[len(a.Parts)-1]
 	d := Part{
 		ID: a.ID, Cluster: c.meta.Cluster, TaskUID: task.uid, Range: a.Try.Range, Attempt: a.Try.Attempt, Epoch: a.Epoch,
-		Node: p.Node, JobID: task.job.row.Spec.ID, Session: task.job.row.Spec.Session, Task: task.spec,
+		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: task.spec,
 		NodeIndex: i, NodeCount: len(a.Parts),
 		CPUs: p.CPUs, Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared,
 		FirstRank: p.FirstRank, Ranks: p.Ranks, Total: last.FirstRank + last.Ranks,

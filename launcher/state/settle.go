@@ -157,7 +157,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		code = o.Reason.Code
 	}
 	claimed := code == job.WaitClaimed
-	lost := code == job.FailNodeLost || code == job.FailShimLost || code == job.FailPeerLost
+	lost := code == job.FailNodeLost || code == job.FailShimLost || code == job.FailPeerLost || code == job.FailLease
 	switch {
 	case o.Success:
 	case a.Cancel != nil:

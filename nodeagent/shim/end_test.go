@@ -287,7 +287,7 @@ func parentOf(t *testing.T, pid int) int {
 
 func TestLease(t *testing.T) {
 	a := sleeper(t, "none")
-	a.Session = true
+	a.Session, a.Leased = true, true
 	m := startMember(t, a, 1500)
 	m.launch()
 	m.awaitUp(2)

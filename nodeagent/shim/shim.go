@@ -211,7 +211,7 @@ func (s *shim) leaseFor(d time.Duration) {
 		s.lease = time.AfterFunc(time.Hour, func() { s.post(s.leaseLapsed) })
 		s.lease.Stop()
 	}
-	if !s.a.GetSession() || d <= 0 {
+	if !s.a.GetLeased() || d <= 0 {
 		return
 	}
 	s.leaseEnd = time.Now().Add(d)
@@ -222,7 +222,8 @@ func (s *shim) leaseLapsed() {
 	if time.Now().Before(s.leaseEnd) {
 		return // renewed while this was under way
 	}
-	s.forget = true
+	// A kept job's launcher comes back for the result.
+	s.forget = s.forget || s.a.GetSession()
 	s.end(failed(wire.FailureCode_FAILURE_LEASE, s.nodeName(), "nothing was heard of the launcher for the time of its lease", ""), false)
 	s.leaveIfDone()
 }

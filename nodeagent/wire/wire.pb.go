@@ -1908,6 +1908,7 @@ type Assignment struct {
 	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                          // the node's name as the user knows it
 	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`     // relative to the agent's task root; output goes to files there; "": it is streamed
 	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                          // that the task runs as on the node; "": the agent's
+	Leased           bool                   `protobuf:"varint,60,opt,name=leased,proto3" json:"leased,omitempty"`                     // ends when its lease on the launcher lapses: session jobs, and tasks that run elsewhere then
 	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                          // for the task's environment
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -2221,6 +2222,13 @@ func (x *Assignment) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *Assignment) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
 }
 
 func (x *Assignment) GetPool() string {
@@ -4306,7 +4314,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x98\t\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xb0\t\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4356,7 +4364,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x04gpus\x187 \x03(\rR\x04gpus\x12\x12\n" +
 	"\x04node\x188 \x01(\tR\x04node\x12\x19\n" +
 	"\btask_dir\x189 \x01(\tR\ataskDir\x12\x12\n" +
-	"\x04user\x18: \x01(\tR\x04user\x12\x12\n" +
+	"\x04user\x18: \x01(\tR\x04user\x12\x16\n" +
+	"\x06leased\x18< \x01(\bR\x06leased\x12\x12\n" +
 	"\x04pool\x18; \x01(\tR\x04pool\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
