@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"sync"
 	"time"
 
 	"gangway/launcher/agents"
@@ -25,6 +26,9 @@ type backend struct {
 	fleet   *agents.Fleet
 	pool    string
 	since   time.Time
+
+	life    context.Context // the launcher's
+	leaving sync.WaitGroup  // nodes that are being removed
 }
 
 var _ batchapi.Backend = (*backend)(nil)

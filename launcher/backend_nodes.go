@@ -205,7 +205,7 @@ func (b *backend) leave(node string) {
 		defer t.Stop()
 		for {
 			if err := b.do(b.life, state.NodeRemoved{Node: node}); err == nil {
-				b.forget(node)
+				b.fleet.Forget(node)
 				return
 			}
 			select {

@@ -73,6 +73,10 @@ type request struct {
 func New(cfg Config) *Control {
 	c := &Control{cfg: cfg, inbox: make(chan request, 256), done: make(chan struct{}), down: map[string]*silent{}}
 	c.waiting.Store(&[]sched.Waiting{})
+	// Of a restarted launcher: no session is known before it begins.
+	for _, n := range cfg.Cluster.Nodes() {
+		c.down[n.Row.Name] = &silent{since: time.Now(), why: "it has not been heard of since the launcher was started"}
+	}
 	return c
 }
 

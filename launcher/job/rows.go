@@ -205,8 +205,11 @@ func BlockKey(task string, seq uint64) string { return task + "/" + NumberKey(se
 // agents' task root. The layout is Azure Batch's; the job's uid keeps a later
 // job of the same id apart.
 func TaskFolder(jobID, jobUID, taskID string) string {
-	return "workitems/" + jobID + "/job-" + jobUID + "/" + taskID
+	return Folder(jobID, jobUID) + "/" + taskID
 }
+
+// Folder is where TaskFolder puts a job's tasks.
+func Folder(jobID, jobUID string) string { return "workitems/" + jobID + "/job-" + jobUID }
 
 // PartKey is the key of the part with the given index.
 func PartKey(attempt string, index int) string { return fmt.Sprintf("%s/%07d", attempt, index) }

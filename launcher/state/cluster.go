@@ -27,6 +27,7 @@ type Notice struct {
 	Task    string          // uid
 	Attempt string          // id
 	Node    string          // where it happened; "" if nowhere in particular
+	Folder  string          // TaskForgotten, JobForgotten: of its files on the nodes
 	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
 	Record  *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
 }
@@ -136,6 +137,9 @@ func (c *Cluster) Apply(e Event) (Change, error) {
 	}
 	return t.finish(), nil
 }
+
+// ID returns the cluster's name, which is random and stays with its data.
+func (c *Cluster) ID() string { return c.meta.Cluster }
 
 // Epoch returns the epoch of the launcher that the cluster belongs to.
 func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }

@@ -26,7 +26,10 @@ type What interface {
 type Restarted struct{ Epoch uint64 }
 
 // NodeAdded makes a node known by name, after those already there.
-type NodeAdded struct{ Node string }
+type NodeAdded struct {
+	Node  string
+	Again bool // it may be there already
+}
 
 // NodeUp reports a session with the node's agent. GPUs are the indices that
 // tasks may be given. The node takes work once its Inventory, which follows, is

@@ -347,6 +347,7 @@ func (t *change) taskEnded(task *taskState) {
 	}
 	t.forget(task)
 	j := task.job
+	t.notice(Notice{Kind: TaskForgotten, Job: j.row.UID, Task: task.uid, Folder: job.TaskFolder(j.row.Spec.ID, j.row.UID, task.spec.ID)})
 	j.tasks = slices.DeleteFunc(j.tasks, func(x *taskState) bool { return x == task })
 }
 
@@ -359,7 +360,6 @@ func (t *change) forget(task *taskState) {
 		job.Row{Table: job.TableTask, Key: task.uid},
 		job.Row{Table: job.TableBlock, Key: task.uid + "/", Prefix: true},
 		job.Row{Table: job.TableAutopsy, Key: task.uid + "-", Prefix: true})
-	t.notice(Notice{Kind: TaskForgotten, Job: task.job.row.UID, Task: task.uid})
 }
 
 // jobEnded says so once nothing of a job that is done is left: all its tasks,
@@ -392,7 +392,7 @@ func (t *change) jobEnded(j *jobState) {
 	}
 	delete(t.jobs, j.row.UID)
 	t.after = append(t.after, job.Row{Table: job.TableJob, Key: j.row.UID})
-	t.notice(Notice{Kind: JobForgotten, Job: j.row.UID})
+	t.notice(Notice{Kind: JobForgotten, Job: j.row.UID, Folder: job.Folder(j.row.Spec.ID, j.row.UID)})
 }
 
 func (j *jobState) state() job.JobState {

@@ -25,7 +25,9 @@ func (e NodeAdded) apply(c *Cluster, t *change) error {
 	if e.Node == "" {
 		return fmt.Errorf("a node needs a name")
 	}
-	if _, ok := c.nodes[e.Node]; ok {
+	if _, ok := c.nodes[e.Node]; ok && e.Again {
+		return nil
+	} else if ok {
 		return fmt.Errorf("node %s is there already", e.Node)
 	}
 	n := &node{row: job.NodeRow{Name: e.Node, Seq: t.next(), State: string(sched.NodeConnecting), Since: t.at}}

@@ -1,0 +1,356 @@
+package launcher
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"gangway/launcher/agents"
+	"gangway/launcher/auth"
+	"gangway/launcher/batchapi"
+	"gangway/launcher/control"
+	"gangway/launcher/job"
+	"gangway/launcher/pool"
+	"gangway/launcher/state"
+	"gangway/launcher/store"
+	"gangway/nodeagent/wire"
+)
+
+// KeptLease is how long kept work outlives the contact with its launcher.
+const KeptLease = 5 * time.Minute
+
+// AgentProtocol is what an agent asks for by ALPN on the launcher's listener.
+const AgentProtocol = "gangway-agent/1"
+
+// UpConfig is one `gangway up`.
+type UpConfig struct {
+	Data     string        // directory of the rows, keys and certificates; one launcher at a time
+	Pool     string        // id of the launcher's pool; "": "default"
+	Provider pool.Provider // nodes that the launcher connects to; nil: only those that join
+	Base     string        // of the directories on the nodes; "": /tmp
+	Who      string        // for messages on the nodes
+	Listen   string        // TCP address of the API and for agents; "": none
+	Names    []string      // by which clients know the launcher, for its certificate
+	Socket   string        // path of the unix socket; "": in Data
+	Lease    time.Duration // 0: KeptLease
+	Version  string
+	Log      *slog.Logger
+	// Ready, if set, is called once when both listeners accept.
+	Ready func(UpInfo)
+}
+
+// UpInfo says where a launcher is reached.
+type UpInfo struct {
+	Socket string
+	Listen string // host:port; "": no TCP
+	Epoch  uint64
+	Nodes  int // known
+	Jobs   int // known
+}
+
+// up is the state of one Up.
+type up struct {
+	cfg     UpConfig
+	ctl     *control.Control
+	fleet   *agents.Fleet
+	api     *backend
+	keys    *auth.Keyring
+	ca      *auth.CA
+	metrics *metrics
+	group   sync.WaitGroup
+}
+
+// Up serves until ctx is done, or the data can't be written. Jobs go on without
+// it.
+func Up(ctx context.Context, cfg UpConfig) error {
+	if cfg.Lease <= 0 {
+		cfg.Lease = KeptLease
+	}
+	if cfg.Pool == "" {
+		cfg.Pool = "default"
+	}
+	if cfg.Socket == "" {
+		cfg.Socket = filepath.Join(cfg.Data, "launcher.sock")
+	}
+	st, err := store.Open(cfg.Data, store.Options{Version: cfg.Version})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	u := &up{cfg: cfg}
+	if u.keys, err = auth.OpenKeyring(cfg.Data, auth.KeyringOptions{}); err != nil {
+		return err
+	}
+	names := cfg.Names
+	if cfg.Listen != "" {
+		names = append(names[:len(names):len(names)], cfg.Listen)
+	}
+	if u.ca, err = auth.OpenCA(cfg.Data, auth.CAOptions{Log: cfg.Log, Names: names}); err != nil {
+		return err
+	}
+	cluster, err := load(st)
+	if err != nil {
+		return err
+	}
+	epoch := cluster.Epoch() + 1
+	if err := st.Begin(epoch); err != nil {
+		return err
+	}
+	return u.run(ctx, st, cluster, epoch)
+}
+
+// load restores the cluster from its rows.
+func load(st store.Store) (*state.Cluster, error) {
+	rows, err := st.Load(job.TableAutopsy)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return state.New(randomID(8), 0), nil
+	}
+	return state.Load(rows)
+}
+
+func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, epoch uint64) error {
+	cfg := u.cfg
+	life, stop := context.WithCancel(ctx)
+	defer u.group.Wait()
+	defer stop()
+	u.metrics = newMetrics(cfg.Version)
+	id := cluster.ID()
+	u.ctl = control.New(control.Config{
+		Cluster: cluster, Store: u.metrics.store(st), Fleet: upFleet{u}, Log: cfg.Log,
+		Notice: u.notice, NodeGrace: cfg.Lease, Lease: cfg.Lease, Leases: state.RequeuedLeases,
+	})
+	u.fleet = agents.New(agents.Config{
+		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
+		Who: cfg.Who, Lease: cfg.Lease, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+	})
+	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life}
+	defer u.api.leaving.Wait()
+	applied := make(chan error, 1)
+	appCtx, stopApplier := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopApplier()
+	u.group.Go(func() { applied <- u.ctl.Run(appCtx) })
+	if err := u.ctl.Do(ctx, state.Restarted{Epoch: epoch}); err != nil {
+		return err
+	}
+	info := UpInfo{Socket: cfg.Socket, Epoch: epoch}
+	known := map[string]bool{}
+	if err := u.ctl.Read(ctx, func(c *state.Cluster) {
+		for _, n := range c.Nodes() {
+			known[n.Row.Name] = true
+		}
+		info.Jobs = len(c.Jobs())
+	}); err != nil {
+		return err
+	}
+	if cfg.Provider != nil {
+		for _, n := range cfg.Provider.Nodes() {
+			if !known[n.Name] {
+				if err := u.ctl.Do(ctx, state.NodeAdded{Node: n.Name}); err != nil {
+					return err
+				}
+				known[n.Name] = true
+			}
+		}
+		for _, n := range cfg.Provider.Nodes() {
+			u.group.Go(func() { u.fleet.Keep(life, n.Name) })
+		}
+	}
+	info.Nodes = len(known)
+	serveErr := make(chan error, 2)
+	if err := u.listen(life, &info, serveErr); err != nil {
+		return err
+	}
+	if cfg.Ready != nil {
+		cfg.Ready(info)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-applied:
+		if err == nil {
+			err = control.ErrStopped
+		}
+		return err
+	case err := <-serveErr:
+		return err
+	}
+}
+
+// listen opens both listeners and serves them until ctx is done.
+func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) error {
+	handler := u.handler()
+	_ = os.Remove(u.cfg.Socket) // a dead launcher's: we hold the data directory's lock
+	ul, err := net.Listen("unix", u.cfg.Socket)
+	if err != nil {
+		return fmt.Errorf("the launcher's socket: %w", err)
+	}
+	// Everyone may connect; the kernel says who it is, the keyring what they may.
+	if err := os.Chmod(u.cfg.Socket, 0o666); err != nil {
+		_ = ul.Close()
+		return fmt.Errorf("the launcher's socket: %w", err)
+	}
+	local := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: u.httpLog(),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			uid, err := auth.PeerUID(c)
+			if err != nil {
+				return ctx
+			}
+			p, err := u.keys.Local(uid)
+			if err != nil {
+				u.cfg.Log.Info("a local user was turned away", "uid", uid, "err", err)
+				return ctx
+			}
+			return batchapi.WithPrincipal(ctx, apiPrincipal(p))
+		}}
+	u.serve(ctx, local, ul, failed)
+	if u.cfg.Listen == "" {
+		return nil
+	}
+	tl, err := net.Listen("tcp", u.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for clients and agents: %w", err)
+	}
+	info.Listen = tl.Addr().String()
+	conf := u.ca.ServerTLS()
+	conf.NextProtos = []string{AgentProtocol, "h2", "http/1.1"}
+	remote := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: u.httpLog(),
+		TLSConfig: conf,
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
+			AgentProtocol: func(_ *http.Server, c *tls.Conn, _ http.Handler) { u.agent(ctx, c) },
+		}}
+	u.serve(ctx, remote, tls.NewListener(tl, conf), failed)
+	return nil
+}
+
+func (u *up) serve(ctx context.Context, s *http.Server, l net.Listener, failed chan<- error) {
+	u.group.Go(func() {
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+	u.group.Go(func() {
+		<-ctx.Done()
+		brief, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if s.Shutdown(brief) != nil {
+			_ = s.Close()
+		}
+	})
+}
+
+// httpLog is for what clients do wrong below HTTP: of no interest as a rule.
+func (u *up) httpLog() *log.Logger { return slog.NewLogLogger(u.cfg.Log.Handler(), slog.LevelDebug) }
+
+// agent serves a node that connected by itself.
+func (u *up) agent(ctx context.Context, c *tls.Conn) {
+	cs := c.ConnectionState()
+	name, err := u.ca.Node(&cs)
+	if err != nil {
+		u.cfg.Log.Warn("an agent was turned away", "from", c.RemoteAddr(), "err", err)
+		_ = c.Close()
+		return
+	}
+	err = u.ctl.Do(ctx, state.NodeAdded{Node: name, Again: true})
+	if err == nil {
+		u.cfg.Log.Info("an agent has connected", "node", name, "from", c.RemoteAddr())
+		err = u.fleet.Accept(ctx, name, c)
+	}
+	if err != nil && ctx.Err() == nil {
+		u.cfg.Log.Info("an agent's connection has ended", "node", name, "err", err)
+	}
+	_ = c.Close()
+}
+
+func (u *up) handler() http.Handler {
+	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
+		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl)})
+	mux := http.NewServeMux()
+	join := u.ca.JoinHandler()
+	mux.Handle("POST "+auth.JoinPath, join)
+	mux.Handle("POST "+auth.RenewPath, join)
+	mux.Handle("/", api)
+	return mux
+}
+
+// keyring is auth's as the API asks it.
+type keyring struct{ keys *auth.Keyring }
+
+func (k keyring) SharedKey(account string) ([][]byte, batchapi.Principal, error) {
+	key, p, err := k.keys.SharedKey(account)
+	return [][]byte{key}, apiPrincipal(p), err
+}
+
+func (k keyring) Bearer(token string) (batchapi.Principal, error) {
+	p, err := k.keys.Bearer(token)
+	return apiPrincipal(p), err
+}
+
+func apiPrincipal(p auth.Principal) batchapi.Principal {
+	role := batchapi.Role(0)
+	switch p.Role {
+	case auth.Reader:
+		role = batchapi.Reader
+	case auth.Submitter:
+		role = batchapi.Submitter
+	case auth.Admin:
+		role = batchapi.Admin
+	}
+	return batchapi.Principal{Name: p.Name, Role: role, NodeUser: p.NodeUser}
+}
+
+// submitSpec takes a whole job of the command line.
+func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
+	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
+	_, err := b.submit(ctx, spec)
+	return spec.ID, err
+}
+
+// connectFailed keeps trying: nodes of a launcher that stays come and go.
+func (u *up) connectFailed(node string, err error, _ bool) bool {
+	u.cfg.Log.Warn("a node can't be reached", "node", node, "err", err)
+	return true
+}
+
+// upFleet breaks the circle between control and fleet.
+type upFleet struct{ u *up }
+
+func (f upFleet) Want(node string, parts []state.Part) { f.u.fleet.Want(node, parts) }
+
+// silentTraffic is the traffic of kept jobs: their output is in files on the
+// nodes; what shims have to say besides is for the log.
+type silentTraffic struct{ u *up }
+
+func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
+	if n := m.GetNotice(); n != nil {
+		level := slog.LevelInfo
+		if n.GetWarning() {
+			level = slog.LevelWarn
+		}
+		t.u.cfg.Log.Log(context.Background(), level, n.GetText(), "node", node, "attempt", m.GetId())
+	}
+}
+
+// notice is called by the applier: it must not block.
+func (u *up) notice(n state.Notice) {
+	u.metrics.notice(n)
+	switch n.Kind {
+	case state.NodeChanged:
+		u.cfg.Log.Info("node changed", "node", n.Node)
+	case state.JobEnded:
+		u.cfg.Log.Info("job ended", "job", n.Job)
+	case state.TaskForgotten, state.JobForgotten:
+		u.group.Go(func() { u.api.clear(n.Folder) })
+	}
+}
