@@ -16,26 +16,62 @@ import (
 
 // Store keeps rows under their table and key. It is safe for concurrent use.
 type Store interface {
-	// Load returns every row, sorted by table and key. The values are the
-	// caller's.
-	Load() ([]job.Row, error)
+	// Begin opens an epoch, which every later Commit of this store carries. An
+	// epoch that is not above the data set's own is refused with ErrStale. A
+	// store that has not begun one carries epoch 0.
+	Begin(epoch uint64) error
+	// Load returns the rows of all tables but those left out, sorted by table
+	// and key. The values are the caller's.
+	Load(except ...job.Table) ([]job.Row, error)
+	// Get returns the value of a row, or ErrNotFound. It is the caller's.
+	Get(table job.Table, key string) ([]byte, error)
+	// Scan returns the first limit rows of a table whose keys are not below
+	// from, sorted by key. limit is 1…MaxScan. To go on, scan again from the
+	// last key with a zero byte after it.
+	Scan(table job.Table, from string, limit int) ([]job.Row, error)
 	// Commit applies rows in order, all or none: a row with a value replaces
 	// what was there, one with a nil value deletes it if it is there, with
 	// Prefix all rows whose keys begin so. It
 	// returns once the rows are as durable as the engine can make them, and
-	// keeps no reference to them.
+	// keeps no reference to them. It is refused with ErrStale once the data
+	// set has an epoch above this store's.
 	Commit(rows []job.Row) error
 	// Close frees the engine. Later calls return ErrClosed.
 	Close() error
 }
 
-// ErrClosed reports the use of a closed store.
-var ErrClosed = errors.New("the store is closed")
+// MaxScan is the largest number of rows that Scan returns.
+const MaxScan = 10_000
+
+var (
+	// ErrClosed reports the use of a closed store.
+	ErrClosed = errors.New("the store is closed")
+	// ErrStale reports that another launcher has taken the data set over.
+	ErrStale = errors.New("another launcher has taken the data over: stop this one")
+	// ErrNotFound reports that there is no row under the key.
+	ErrNotFound = errors.New("there is no such row")
+)
+
+func stale(mine, newest uint64) error {
+	return fmt.Errorf("epoch %d, the data has %d: %w", mine, newest, ErrStale)
+}
+
+func checkLimit(limit int) error {
+	if limit < 1 || limit > MaxScan {
+		return fmt.Errorf("a scan of %d rows: want 1 to %d", limit, MaxScan)
+	}
+	return nil
+}
+
+func notFound(table job.Table, key string) error {
+	return fmt.Errorf("row %s/%s: %w", table, key, ErrNotFound)
+}
 
 // Memory is a Store for launchers that live no longer than their jobs.
 type Memory struct {
 	mu   sync.Mutex
 	rows map[place][]byte // nil: closed
+	mine uint64           // epoch; nobody else can have a newer one
 }
 
 type place struct {
@@ -46,8 +82,50 @@ type place struct {
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{rows: map[place][]byte{}} }
 
+// Begin implements Store.
+func (m *Memory) Begin(epoch uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rows == nil {
+		return ErrClosed
+	}
+	if epoch <= m.mine {
+		return stale(epoch, m.mine)
+	}
+	m.mine = epoch
+	return nil
+}
+
 // Load implements Store.
-func (m *Memory) Load() ([]job.Row, error) {
+func (m *Memory) Load(except ...job.Table) ([]job.Row, error) {
+	return m.read(func(p place) bool { return !slices.Contains(except, p.table) })
+}
+
+// Get implements Store.
+func (m *Memory) Get(table job.Table, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rows == nil {
+		return nil, ErrClosed
+	}
+	v, ok := m.rows[place{table, key}]
+	if !ok {
+		return nil, notFound(table, key)
+	}
+	return bytes.Clone(v), nil
+}
+
+// Scan implements Store.
+func (m *Memory) Scan(table job.Table, from string, limit int) ([]job.Row, error) {
+	if err := checkLimit(limit); err != nil {
+		return nil, err
+	}
+	out, err := m.read(func(p place) bool { return p.table == table && p.key >= from })
+	return out[:min(limit, len(out))], err
+}
+
+// read returns the rows whose places are wanted, sorted.
+func (m *Memory) read(want func(place) bool) ([]job.Row, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.rows == nil {
@@ -55,7 +133,9 @@ func (m *Memory) Load() ([]job.Row, error) {
 	}
 	out := make([]job.Row, 0, len(m.rows))
 	for p, v := range m.rows {
-		out = append(out, job.Row{Table: p.table, Key: p.key, Value: bytes.Clone(v)})
+		if want(p) {
+			out = append(out, job.Row{Table: p.table, Key: p.key, Value: bytes.Clone(v)})
+		}
 	}
 	slices.SortFunc(out, job.CompareRows)
 	return out, nil

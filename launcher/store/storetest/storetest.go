@@ -140,6 +140,101 @@ func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store
 		slices.SortFunc(rows, job.CompareRows)
 		want(t, s, rows...)
 	})
+	t.Run("load without some tables", func(t *testing.T) {
+		s, _ := start(t)
+		commit(t, s, row("job", "a", "1"), row("autopsy", "a", "2"), row("node", "a", "3"))
+		got, err := s.Load("autopsy", "job", "nothing")
+		if d := cmp.Diff([]job.Row{row("node", "a", "3")}, got); d != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, d)
+		}
+	})
+	t.Run("get", func(t *testing.T) {
+		s, _ := start(t)
+		commit(t, s, row("job", "a", "1"), row("node", "a", "2"), row("node", "b", "3"))
+		got, err := s.Get("node", "a")
+		if string(got) != "2" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		got[0] = 'X'
+		if got, _ := s.Get("node", "a"); string(got) != "2" {
+			t.Errorf("the store keeps a reference: %q", got)
+		}
+		for _, p := range [][2]string{{"job", "b"}, {"nothing", "a"}, {"", ""}} {
+			if v, err := s.Get(job.Table(p[0]), p[1]); v != nil || !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("%s/%s: %q, %v", p[0], p[1], v, err)
+			}
+		}
+	})
+	t.Run("scan", func(t *testing.T) {
+		s, _ := start(t)
+		var all []job.Row
+		for i := range 25 {
+			all = append(all, row("autopsy", job.NumberKey(uint64(i)), fmt.Sprint(i)))
+		}
+		commit(t, s, append(slices.Clone(all), row("b", "z", "1"), row("a", job.NumberKey(3), "1"))...)
+		for _, limit := range []int{1, 7, 25, 26, store.MaxScan} {
+			var got []job.Row
+			for from := ""; ; {
+				page, err := s.Scan("autopsy", from, limit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(page) > limit {
+					t.Fatalf("%d rows, limit %d", len(page), limit)
+				}
+				if got = append(got, page...); len(page) < limit {
+					break
+				}
+				from = page[len(page)-1].Key + "\x00"
+			}
+			if d := cmp.Diff(all, got); d != "" {
+				t.Errorf("by %d (-want +got):\n%s", limit, d)
+			}
+		}
+		got, err := s.Scan("autopsy", job.NumberKey(20), 2)
+		if d := cmp.Diff(all[20:22], got); d != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, d)
+		}
+		for _, limit := range []int{-1, 0, store.MaxScan + 1} {
+			if _, err := s.Scan("autopsy", "", limit); err == nil {
+				t.Errorf("a limit of %d went through", limit)
+			}
+		}
+	})
+	t.Run("epochs", func(t *testing.T) {
+		s, reopen := start(t)
+		begin := func(epoch uint64, ok bool) {
+			t.Helper()
+			if err := s.Begin(epoch); ok && err != nil || !ok && !errors.Is(err, store.ErrStale) {
+				t.Errorf("Begin(%d): %v", epoch, err)
+			}
+		}
+		commit(t, s, row("job", "a", "0"))
+		begin(0, false)
+		begin(5, true)
+		commit(t, s, row("job", "a", "5"))
+		begin(5, false)
+		begin(4, false)
+		commit(t, s, row("job", "a", "still 5"))
+		begin(7, true)
+		commit(t, s, row("job", "a", "7"))
+		if reopen == nil {
+			return
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen()
+		defer s.Close()
+		if err := s.Commit([]job.Row{row("job", "a", "none")}); !errors.Is(err, store.ErrStale) {
+			t.Errorf("a commit without an epoch: %v", err)
+		}
+		begin(7, false)
+		begin(8, true)
+		want(t, s, row("job", "a", "7"))
+		commit(t, s, row("job", "a", "8"))
+		want(t, s, row("job", "a", "8"))
+	})
 	t.Run("concurrent use", func(t *testing.T) {
 		s, _ := start(t)
 		var wg sync.WaitGroup
@@ -152,6 +247,12 @@ func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store
 					}
 					if _, err := s.Load(); err != nil {
 						t.Errorf("Load: %v", err)
+					}
+					if v, err := s.Get(r.Table, r.Key); err != nil || string(v) != "v" {
+						t.Errorf("Get of what is committed: %q, %v", v, err)
+					}
+					if rows, err := s.Scan(r.Table, r.Key, 1); err != nil || len(rows) != 1 || rows[0].Key != r.Key {
+						t.Errorf("Scan of what is committed: %v, %v", rows, err)
 					}
 				}
 			})
@@ -172,6 +273,15 @@ func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store
 		}
 		if err := s.Commit([]job.Row{row("job", "a", "2")}); !errors.Is(err, store.ErrClosed) {
 			t.Errorf("Commit after Close: %v", err)
+		}
+		if err := s.Begin(1); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("Begin after Close: %v", err)
+		}
+		if _, err := s.Get("job", "a"); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("Get after Close: %v", err)
+		}
+		if _, err := s.Scan("job", "a", 1); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("Scan after Close: %v", err)
 		}
 		if err := s.Close(); !errors.Is(err, store.ErrClosed) {
 			t.Errorf("second Close: %v", err)
