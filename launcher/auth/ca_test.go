@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// ask returns what the launcher at address answers to GET /.
+// get returns what the launcher at address answers to GET /.
 func get(t testing.TB, address string, c *tls.Config) (string, error) {
 	t.Helper()
 	tr := transport(c)
