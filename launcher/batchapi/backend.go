@@ -80,7 +80,9 @@ type TaskBackend interface {
 	// Tasks returns up to q.Limit tasks after q.After, in an order that restarts
 	// keep. Fewer than q.Limit is the end.
 	Tasks(ctx context.Context, jobID string, q TaskQuery) ([]Task, error)
-	// UpdateTask replaces what may change of a task: Retries, TimeLimit and API.
+	// UpdateTask replaces a task's specification; its ID and Command are as before.
+	// Of a task that has been placed only Retries, TimeLimit and API may differ,
+	// and of an array never Range: Conflict otherwise.
 	UpdateTask(ctx context.Context, jobID, taskID string, seen Version, s job.TaskSpec) error
 	TerminateTask(ctx context.Context, jobID, taskID string, seen Version) error
 	// ReactivateTask makes a task that completed active again with its retries

@@ -10,22 +10,17 @@ import (
 	"gangway/launcher/job"
 )
 
-// Codes of Conflict that clients branch on.
+// Codes of Conflict, as Batch spells them.
 const (
-	CodeJobExists           = "JobExists"
-	CodeTaskExists          = "TaskExists"
-	CodeJobCompleted        = "JobCompleted"
-	CodeJobDisabled         = "JobDisabled"
-	CodeJobTerminating      = "JobTerminating"
-	CodeJobBeingDeleted     = "JobBeingDeleted"
-	CodeTaskCompleted       = "TaskCompleted"
-	CodeTaskNotCompleted    = "TaskNotCompleted"
-	CodeTaskSucceeded       = "TaskSucceeded"
-	CodeNoResize            = "PoolNotResizable"
-	CodePoolNotResizing     = "PoolNotResizing"
-	CodeNodeAlreadyDisabled = "NodeAlreadyDisabled"
-	CodeNodeAlreadyEnabled  = "NodeAlreadyEnabled"
-	CodeFolderNotEmpty      = "DirectoryNotEmpty"
+	CodeJobExists       = "JobExists"
+	CodeJobCompleted    = "JobCompleted"
+	CodeJobDisabled     = "JobDisabled"
+	CodeJobTerminating  = "JobBeingTerminated"
+	CodeJobBeingDeleted = "JobBeingDeleted"
+	CodeTaskExists      = "TaskExists"
+	CodeTaskCompleted   = "TaskCompleted"
+	CodeNodeScheduling  = "NodeAlreadyInTargetSchedulingState"
+	CodeWrongState      = "OperationInvalidForCurrentState" // for all else
 )
 
 // Kind says what a NotFound looked for; it is the first word of Batch's code.
@@ -164,7 +159,12 @@ func shorten(s string) string {
 // notYet refuses a property that gangway does not have.
 func notYet(property, instead string) *fault {
 	f := invalidProperty(property, "", "not supported by this version of gangway"+instead)
-	f.code = "PropertyNotSupported"
+	f.code = "UnsupportedProperty"
 	f.message = "The property " + property + " is not supported here" + instead + "."
 	return f
+}
+
+func isNotFound(err error) bool {
+	var n *NotFound
+	return errors.As(err, &n)
 }
