@@ -96,7 +96,15 @@ type nodeMask [1024 / 64]uint64
 // The kernel reads one bit less than maxnode says.
 const maxNode = 1024 + 1
 
-// setMemPolicy binds this thread's memory to nodes and returns what undoes it.
+// Memory policies of the kernel's mempolicy.h.
+const (
+	mpolPreferred     = 1
+	mpolPreferredMany = 5 // Linux 5.15
+)
+
+// setMemPolicy lets this thread's memory come from nodes first and returns what
+// undoes it. It is no strict binding: a rank that outgrows its node would be
+// killed with memory free next to it.
 func setMemPolicy(nodes []int) (restore func(), err error) {
 	var old, want nodeMask
 	var mode int32
@@ -113,12 +121,16 @@ func setMemPolicy(nodes []int) (restore func(), err error) {
 		}
 		want[n/64] |= 1 << (n % 64)
 	}
-	const mpolBind = 2
-	if _, _, e := unix.RawSyscall(unix.SYS_SET_MEMPOLICY, mpolBind, uintptr(unsafe.Pointer(&want)), maxNode); e != 0 {
-		if e == unix.EPERM { // containers forbid it; the CPUs still say where memory comes from first
-			return func() {}, nil
-		}
-		return nil, fmt.Errorf("binding memory to NUMA nodes %v: %w", nodes, e)
+	how := uintptr(mpolPreferred)
+	if len(nodes) > 1 {
+		how = mpolPreferredMany
+	}
+	_, _, e = unix.RawSyscall(unix.SYS_SET_MEMPOLICY, how, uintptr(unsafe.Pointer(&want)), maxNode)
+	if e == unix.EINVAL && how == mpolPreferredMany {
+		return func() {}, nil // the kernel is older; its default is the node of the CPU, which is one of them
+	}
+	if e != 0 {
+		return nil, fmt.Errorf("taking memory from NUMA nodes %v first: %w", nodes, e)
 	}
 	return func() {
 		mask := uintptr(unsafe.Pointer(&old))

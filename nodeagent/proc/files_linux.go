@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -178,9 +180,12 @@ func (l *lockFile) Close() error {
 // PrivateDir makes path a directory of mode 0700 that belongs to this user, or
 // finds that it is one. Its parent must exist. A symbolic link, a file and
 // another user's directory are refused.
-func PrivateDir(path string) error {
+func PrivateDir(path string) error { return OwnDir(path, 0o700) }
+
+// OwnDir is PrivateDir with other permissions.
+func OwnDir(path string, mode os.FileMode) error {
 	const hint = "remove it, or set GANGWAY_TMPDIR to another local directory"
-	err := os.Mkdir(path, 0o700)
+	err := os.Mkdir(path, mode)
 	made := err == nil
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("private directory: %w: set GANGWAY_TMPDIR to a local directory that can be written", err)
@@ -209,10 +214,20 @@ func PrivateDir(path string) error {
 	if uid := os.Geteuid(); int(st.Uid) != uid {
 		return fmt.Errorf("%s belongs to user %d, not to user %d: %s", path, st.Uid, uid, hint)
 	}
-	if made || st.Mode&0o777 != 0o700 { // a umask may have taken bits away
-		if err := unix.Fchmod(fd, 0o700); err != nil {
+	if made || st.Mode&0o777 != uint32(mode) { // a umask may have taken bits away
+		if err := unix.Fchmod(fd, uint32(mode)); err != nil {
 			return fmt.Errorf("private directory %s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// FileOwner returns the user that a file belongs to and the time of its inode's
+// last change. ok is false when fi does not say.
+func FileOwner(fi os.FileInfo) (uid int, changed time.Time, ok bool) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, time.Time{}, false
+	}
+	return int(st.Uid), time.Unix(st.Ctim.Unix()), true
 }

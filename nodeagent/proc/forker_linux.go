@@ -75,12 +75,12 @@ func ownThread(f func()) {
 func (f *Forker) fork(c Cmd) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pid, err := fork(c)
+	pid, policy, err := fork(c)
 	if err != nil {
 		return nil, err
 	}
 	f.kids[pid] = true
-	return &Process{pid: pid, forker: f}, nil
+	return &Process{pid: pid, policy: policy, forker: f}, nil
 }
 
 func (f *Forker) forget(pid int) {

@@ -24,6 +24,9 @@ type Process struct{}
 // Pid is 0.
 func (p *Process) Pid() int { return 0 }
 
+// MemPolicy is nil.
+func (p *Process) MemPolicy() error { return nil }
+
 // Wait is unsupported.
 func (p *Process) Wait() (Status, error) { return Status{}, unsupported("waiting for a process") }
 
@@ -106,6 +109,12 @@ func Lock(string) (io.Closer, error) { return nil, unsupported("file locks") }
 
 // PrivateDir is unsupported.
 func PrivateDir(string) error { return unsupported("private directories") }
+
+// OwnDir is unsupported.
+func OwnDir(string, os.FileMode) error { return unsupported("private directories") }
+
+// FileOwner does not know.
+func FileOwner(os.FileInfo) (uid int, changed time.Time, ok bool) { return 0, time.Time{}, false }
 
 // Affinity is unsupported.
 func Affinity(int) (topology.CPUSet, error) {

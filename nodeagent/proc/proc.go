@@ -35,13 +35,21 @@ type Cmd struct {
 	Extra                 []*os.File
 
 	CPUs     topology.CPUSet // PU indices; empty: this process's
-	MemNodes []int           // NUMA node indices; memory comes from these only; nil: this process's policy
+	MemNodes []int           // NUMA node indices; memory comes from these first, see Process.MemPolicy; nil: this process's policy
 
 	NewSession     bool // setsid
 	NewGroup       bool // setpgid; implied by NewSession
 	KillWithParent bool // SIGKILL when the forking thread ends, see Forker
 
+	User *Credential // that it runs as, which takes root; nil: this process's
+
 	Group *MemoryGroup // that the process and its children are accounted to; nil: this process's
+}
+
+// Credential is who a process runs as.
+type Credential struct {
+	UID, GID int
+	Groups   []int // supplementary
 }
 
 // Status is how a process ended and what it used.

@@ -22,6 +22,7 @@ import (
 type Process struct {
 	pid    int
 	forker *Forker // nil: not one's child
+	policy error   // of its memory
 
 	mu   sync.Mutex // orders signals and the reaping, after which the pid may be another's
 	done bool
@@ -32,6 +33,11 @@ type Process struct {
 
 // Pid is the process's id.
 func (p *Process) Pid() int { return p.pid }
+
+// MemPolicy says why the process's memory does not come from Cmd.MemNodes first;
+// nil: it does, or nothing was asked for. It runs all the same: where memory
+// comes from makes a program slower, not wrong.
+func (p *Process) MemPolicy() error { return p.policy }
 
 // Wait blocks until the process has ended. It may be called several times and
 // from several goroutines.
@@ -98,11 +104,11 @@ func (p *Process) Signal(sig int) error {
 func Start(c Cmd) (*Process, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, err := fork(c)
+	pid, policy, err := fork(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Process{pid: pid}, nil
+	return &Process{pid: pid, policy: policy}, nil
 }
 
 // Detach starts a process in a session of its own, which outlives this one. Its
@@ -128,43 +134,48 @@ func Detach(c Cmd, log string) (*Process, error) {
 }
 
 // fork starts c from this thread, which the caller has locked, and leaves the
-// thread as it was.
-func fork(c Cmd) (pid int, err error) {
+// thread as it was. policy is what Process.MemPolicy says.
+func fork(c Cmd) (pid int, policy, err error) {
 	if !c.CPUs.IsEmpty() {
 		old, err := getAffinity(0)
 		if err != nil {
-			return 0, &StartError{Path: c.Path, Kind: ErrBinding, Err: err}
+			return 0, nil, &StartError{Path: c.Path, Kind: ErrBinding, Err: err}
 		}
 		if !c.CPUs.Equal(old) {
 			defer restoreAffinity(old)
 			if err := bindThread(c.CPUs, old); err != nil {
-				return 0, &StartError{Path: c.Path, Kind: ErrBinding, Err: err,
+				return 0, nil, &StartError{Path: c.Path, Kind: ErrBinding, Err: err,
 					Hint: "the cores granted are outside of this process's cpuset or affinity"}
 			}
 		}
 	}
 	if len(c.MemNodes) > 0 {
-		restore, err := setMemPolicy(c.MemNodes)
-		if err != nil {
-			return 0, &StartError{Path: c.Path, Kind: ErrBinding, Err: err}
+		var restore func()
+		if restore, policy = setMemPolicy(c.MemNodes); policy == nil {
+			defer restore()
 		}
-		defer restore()
 	}
 	attr := &syscall.SysProcAttr{Setsid: c.NewSession, Setpgid: c.NewGroup && !c.NewSession}
 	if c.KillWithParent {
 		attr.Pdeathsig = syscall.SIGKILL
 	}
+	if u := c.User; u != nil {
+		attr.Credential = &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
+		for _, g := range u.Groups {
+			attr.Credential.Groups = append(attr.Credential.Groups, uint32(g))
+		}
+	}
 	after := func(int) error { return nil }
 	if c.Group != nil {
 		var leave func()
 		if leave, after, err = c.Group.enter(attr); err != nil {
-			return 0, &StartError{Path: c.Path, Err: err}
+			return 0, nil, &StartError{Path: c.Path, Err: err}
 		}
 		defer leave()
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return 0, &StartError{Path: c.Path, Err: err}
+		return 0, nil, &StartError{Path: c.Path, Err: err}
 	}
 	defer null.Close()
 	files := make([]uintptr, 0, 3+len(c.Extra))
@@ -193,14 +204,14 @@ func fork(c Cmd) (pid int, err error) {
 	}
 	runtime.KeepAlive(c)
 	if err != nil {
-		return 0, explain(c, err)
+		return 0, nil, explain(c, err)
 	}
 	if err := after(pid); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		_ = retryEINTR(func() error { _, err := unix.Wait4(pid, nil, 0, nil); return err })
-		return 0, &StartError{Path: c.Path, Err: err}
+		return 0, nil, &StartError{Path: c.Path, Err: err}
 	}
-	return pid, nil
+	return pid, policy, nil
 }
 
 // bindThread binds the calling thread and proves it: the kernel silently drops

@@ -122,7 +122,6 @@ func TestStartErrors(t *testing.T) {
 		{"too long", Cmd{Path: "/bin/true", Env: slices.Repeat([]string{"A=" + huge}, 100)}, nil, "too long"},
 		{"cpu", Cmd{Path: "/bin/true", CPUs: topology.NewCPUSet(8000)}, ErrBinding, "binding to cpus 8000"},
 		{"some cpus", Cmd{Path: "/bin/true", CPUs: topology.NewCPUSet(0, 8000)}, ErrBinding, "cpus 8000 are not available"},
-		{"memory node", Cmd{Path: "/bin/true", MemNodes: []int{1000}}, ErrBinding, "1000"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before, _ := getAffinity(0)
@@ -238,11 +237,37 @@ func TestMemoryPolicy(t *testing.T) {
 	if out == "" {
 		t.Skip("this kernel shows no memory policy")
 	}
-	if !strings.Contains(out, " bind") {
+	if !strings.Contains(out, " prefer") {
 		t.Errorf("child's policy: %.200s", out)
 	}
 	if out, _ := output(t, Start, sh("cat /proc/self/numa_maps")); !strings.Contains(out, " default") {
 		t.Errorf("the next child's policy: %.200s", out)
+	}
+}
+
+// TestMemoryPolicyFails holds that a node without memory is a warning.
+func TestMemoryPolicyFails(t *testing.T) {
+	p, err := Start(Cmd{Path: "/bin/true", MemNodes: []int{1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(); err != nil || st.ExitCode != 0 {
+		t.Errorf("ended with %v, %v", st, err)
+	}
+	if err := p.MemPolicy(); err == nil || !strings.Contains(err.Error(), "1000") {
+		t.Errorf("policy: %v", err)
+	}
+}
+
+// TestUser starts programs as another user.
+func TestUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may")
+	}
+	c := sh("id -u; id -g; id -G")
+	c.User = &Credential{UID: 65534, GID: 65533, Groups: []int{12, 65532}}
+	if out, _ := output(t, Start, c); out != "65534\n65533\n65533 12 65532\n" {
+		t.Errorf("it is %q", out)
 	}
 }
 
