@@ -338,6 +338,7 @@ func (s *shim) part(outputEnd uint64) *wire.Result {
 			r.ExitCode, r.Signal, r.FirstRank, r.FirstNode = e.code, e.signal, int32(e.rank), s.nodeName()
 		}
 	}
+	r.Warnings = s.task.warnings(s.nodeName())
 	if m := s.main; m != nil && m.ended {
 		r.MaxRssBytes = max(r.MaxRssBytes, m.st.MaxRSS)
 		r.UserUs += uint64(m.st.User.Microseconds())
@@ -373,6 +374,7 @@ func (s *shim) conclude(late bool) {
 		if p.GetIndex() == 0 {
 			continue
 		}
+		own.Warnings = append(own.Warnings, s.gang.done[p.GetIndex()].GetWarnings()...)
 		for _, k := range s.gang.done[p.GetIndex()].GetRanks() {
 			if !have[k.GetRank()] {
 				have[k.GetRank()] = true

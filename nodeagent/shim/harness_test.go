@@ -63,6 +63,8 @@ type member struct {
 	p    *os.Process
 	conn net.Conn
 
+	taskRoot, taskPath string // of a kept task
+
 	mu      sync.Mutex
 	change  *sync.Cond
 	ready   *wire.Ready
@@ -153,8 +155,16 @@ func startWith(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.N
 	m := &member{t: t, a: a, root: root, p: cmd.Process, started: map[uint32]int64{}, out: map[string][]byte{}, eofs: map[string]bool{}}
 	m.change = sync.NewCond(&m.mu)
 	m.use(ours)
+	if a.GetTaskDir() != "" {
+		m.taskRoot = keptRoot(t)
+		m.taskPath = filepath.Join(m.taskRoot, a.GetTaskDir())
+		if err := os.MkdirAll(m.taskPath, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := link.WriteFrame(ours, &wire.Frame{M: &wire.Frame_Start{Start: &wire.ShimStart{
-		Assignment: a, NodeJson: model, Executable: executable(t), SpoolDir: t.TempDir(), NodeName: a.GetNode(), LeaseMs: leaseMs}}}); err != nil {
+		Assignment: a, NodeJson: model, Executable: executable(t), SpoolDir: t.TempDir(), NodeName: a.GetNode(), LeaseMs: leaseMs,
+		TaskRoot: m.taskRoot, TaskPath: m.taskPath}}}); err != nil {
 		t.Fatal(err)
 	}
 	gone := make(chan struct{})

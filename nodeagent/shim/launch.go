@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -251,20 +250,7 @@ func (s *shim) subnet() netip.Prefix {
 // batchVars are the variables that Azure Batch and HPC Pack give to a
 // multi-instance task's primary.
 func (s *shim) batchVars() []string {
-	var hosts, ccp []string
-	for _, p := range s.peers {
-		hosts = append(hosts, p.GetAddress())
-		ccp = append(ccp, p.GetAddress()+" "+strconv.Itoa(int(p.GetRanks())))
-	}
-	return []string{
-		"AZ_BATCH_HOST_LIST=" + strings.Join(hosts, ","),
-		"AZ_BATCH_NODE_LIST=" + strings.Join(hosts, ";"),
-		"AZ_BATCH_MASTER_NODE=" + s.a.GetAddress() + ":" + strconv.Itoa(int(s.peers[0].GetPort())),
-		"AZ_BATCH_IS_CURRENT_NODE_MASTER=true",
-		"AZ_BATCH_TASK_SHARED_DIR=" + filepath.Join(s.a.GetNodeDir(), "tmp"),
-		"AZ_BATCH_TASK_WORKING_DIR=" + s.prep.workdir,
-		"CCP_NODES=" + strconv.Itoa(len(s.peers)) + " " + strings.Join(ccp, " "),
-	}
+	return append(s.hostVars(), "AZ_BATCH_IS_CURRENT_NODE_MASTER=true", "AZ_BATCH_TASK_WORKING_DIR="+s.prep.workdir)
 }
 
 // taskEnv is the environment of whatever runs for the task on this node.
@@ -273,7 +259,8 @@ func (s *shim) taskEnv() []string {
 	for _, p := range s.peers {
 		hosts = append(hosts, p.GetAddress())
 	}
-	return mergeEnv(s.prep.env, append(s.gangVars()[:2], "GANGWAY_HOSTS="+strings.Join(hosts, ",")))
+	vars := append(s.gangVars()[:2], "GANGWAY_HOSTS="+strings.Join(hosts, ","))
+	return mergeEnv(s.prep.env, append(vars, s.keptGangVars()...))
 }
 
 // command is a process of the task on the cores granted.
@@ -296,8 +283,8 @@ func (s *shim) startMain(path string, args, env []string, stdin bool) {
 	s.main = m
 	s.feed(stdin, pipes[0])
 	m.pumps = []*pump{
-		startPump(&s.wg, s.box, pipes[1], wire.MPIRunRank, wire.Stream_STREAM_STDOUT, nil),
-		startPump(&s.wg, s.box, pipes[2], wire.MPIRunRank, wire.Stream_STREAM_STDERR, m.tail),
+		startPump(&s.wg, s.sink(), pipes[1], wire.MPIRunRank, s.mainStdout(), nil),
+		startPump(&s.wg, s.sink(), pipes[2], wire.MPIRunRank, wire.Stream_STREAM_STDERR, m.tail),
 	}
 	s.saidStarted(mpirunRank, p.Pid())
 	s.wg.Go(func() {

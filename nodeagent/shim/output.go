@@ -25,21 +25,21 @@ const (
 	tailLines = 8
 )
 
-// pump reads one pipe into the outbox.
+// pump reads one pipe to where its stream goes.
 type pump struct {
 	f       *os.File
 	rank    int32
 	stream  wire.Stream
-	box     *outbox
+	out     output
 	tail    *tail // nil: not kept
 	closing atomic.Bool
 }
 
 // startPump reads f to its end, then closes it and says so. f must support
 // deadlines, as pipes do.
-func startPump(wg *sync.WaitGroup, box *outbox, f *os.File, rank int32, stream wire.Stream, t *tail) *pump {
-	p := &pump{f: f, rank: rank, stream: stream, box: box, tail: t}
-	done := box.reader()
+func startPump(wg *sync.WaitGroup, out output, f *os.File, rank int32, stream wire.Stream, t *tail) *pump {
+	p := &pump{f: f, rank: rank, stream: stream, out: out, tail: t}
+	done := out.reader()
 	wg.Go(func() {
 		defer done()
 		p.run()
@@ -56,7 +56,7 @@ func (p *pump) hurry() {
 
 func (p *pump) run() {
 	defer p.f.Close()
-	defer func() { p.box.write(p.rank, p.stream, nil, true) }()
+	defer func() { p.out.write(p.rank, p.stream, nil, true) }()
 	var rest []byte // an unfinished line that waits for its end
 	for {
 		buf := make([]byte, chunkSize)
@@ -101,7 +101,7 @@ func (p *pump) run() {
 				// let them not hold a whole buffer.
 				data = bytes.Clone(data)
 			}
-			p.box.write(p.rank, p.stream, data, false)
+			p.out.write(p.rank, p.stream, data, false)
 		}
 		if eof {
 			return

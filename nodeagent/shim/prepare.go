@@ -31,6 +31,7 @@ type prepared struct {
 	cpus    topology.CPUSet // granted
 	mpi     detection       // on the primary
 	mesh    *mesh.Mesh      // nil: a gang of one
+	task    *taskDir        // nil: output is streamed
 }
 
 const (
@@ -44,7 +45,16 @@ const (
 // prepare looks at everything that can go wrong on the node before anything is
 // started. It runs beside run.
 func (s *shim) prepare(ctx context.Context) {
-	p, failure := s.prepareAll(ctx)
+	task, failure := s.openTask()
+	var p *prepared
+	if failure == nil {
+		if p, failure = s.prepareAll(ctx); p != nil {
+			p.task = task
+		}
+	}
+	if failure != nil {
+		task.close()
+	}
 	posted := s.post(func() {
 		if failure != nil {
 			s.notReady(failure)
@@ -52,8 +62,11 @@ func (s *shim) prepare(ctx context.Context) {
 		}
 		s.ready(p)
 	})
-	if !posted && p != nil && p.mesh != nil {
-		_ = p.mesh.Close()
+	if !posted && p != nil {
+		p.task.close()
+		if p.mesh != nil {
+			_ = p.mesh.Close()
+		}
 	}
 }
 
@@ -125,7 +138,7 @@ func (s *shim) notReady(f *wire.Failure) {
 }
 
 func (s *shim) ready(p *prepared) {
-	s.prep, s.mesh = p, p.mesh
+	s.prep, s.mesh, s.task = p, p.mesh, p.task
 	if s.ending {
 		return
 	}
@@ -147,6 +160,9 @@ func (s *shim) ready(p *prepared) {
 // workdir is where the command runs: a directory that can be entered.
 func (s *shim) workdir() (string, *wire.Failure) {
 	dir := s.a.GetWorkdir()
+	if dir == "" && s.kept() {
+		dir = filepath.Join(s.start.GetTaskPath(), workName)
+	}
 	if dir == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
@@ -193,7 +209,7 @@ func (s *shim) environment(ctx context.Context, workdir string) ([]string, *wire
 // gangVars are the variables by which a process finds its gang.
 func (s *shim) gangVars() []string {
 	dir := s.a.GetNodeDir()
-	return []string{
+	return append([]string{
 		"GANGWAY_ID=" + s.a.GetId(),
 		"GANGWAY_DIR=" + dir,
 		"GANGWAY_JOB=" + s.a.GetJob(),
@@ -203,7 +219,7 @@ func (s *shim) gangVars() []string {
 		"GANGWAY_NNODES=" + strconv.Itoa(int(s.a.GetNodeCount())),
 		"GANGWAY_NRANKS=" + strconv.Itoa(int(s.a.GetTotalRanks())),
 		"TMPDIR=" + filepath.Join(dir, "tmp"),
-	}
+	}, s.keptVars()...)
 }
 
 // mergeEnv returns base with over's entries replacing or following it.

@@ -23,9 +23,9 @@ const (
 // Kinds.
 const (
 	kindRank    = 'R' // wrapper: rank, size, pid
-	kindPlace   = 'P' // shim: program, directory, cpus, env…; with stdin, stdout, stderr
+	kindPlace   = 'P' // shim: NUMA nodes…; program, directory, cpus, env…; with stdin, stdout, stderr
 	kindRefused = 'E' // shim: exit status; why
-	kindStarted = 'S' // wrapper: the program's pid
+	kindStarted = 'S' // wrapper: the program's pid; why its memory is not placed, if so
 	kindFailed  = 'F' // wrapper: exit status; why the program did not start
 	kindExited  = 'X' // wrapper: status, signal, peak bytes, user µs, system µs
 

@@ -127,8 +127,12 @@ func runRank(args, env []string) (int, error) {
 	// Linux's SIGUSR1 and SIGUSR2, whose names other systems lack.
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.Signal(10), syscall.Signal(12))
+	var mems []int
+	for _, n := range place.nums {
+		mems = append(mems, int(n))
+	}
 	p, err := proc.Start(proc.Cmd{
-		Path: place.strs[0], Args: args[1:], Dir: place.strs[1], CPUs: cpus,
+		Path: place.strs[0], Args: args[1:], Dir: place.strs[1], CPUs: cpus, MemNodes: mems,
 		Env:   rankEnv(env, place.strs[3:]),
 		Stdin: files[0], Stdout: files[1], Stderr: files[2],
 		NewGroup: true, KillWithParent: true,
@@ -141,7 +145,11 @@ func runRank(args, env []string) (int, error) {
 		_ = writeMsg(conn, kindFailed, record{nums: []int64{int64(code)}, strs: []string{err.Error()}}.encode())
 		return code, nil // the shim says it
 	}
-	if err := writeMsg(conn, kindStarted, record{nums: []int64{int64(p.Pid())}}.encode()); err != nil {
+	started := record{nums: []int64{int64(p.Pid())}}
+	if err := p.MemPolicy(); err != nil {
+		started.strs = []string{err.Error()}
+	}
+	if err := writeMsg(conn, kindStarted, started.encode()); err != nil {
 		killProgram(p)
 		return exitGangway, err
 	}

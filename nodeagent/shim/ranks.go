@@ -120,7 +120,12 @@ func (s *shim) heard(r *rank, kind byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		s.post(func() { s.rankStarted(r, int(m.nums[0])) })
+		s.post(func() {
+			if len(m.strs) > 0 {
+				s.notPreferred(errors.New(m.strs[0]))
+			}
+			s.rankStarted(r, int(m.nums[0]))
+		})
 	case kindFailed:
 		m, err := decodeRecord(body, 1, 1)
 		if err != nil {
@@ -175,7 +180,25 @@ func (s *shim) register(conn net.Conn, n, size int64) (*rank, []byte, []*os.File
 	s.rankRegistered(r)
 	place := s.prep.places[i]
 	strs := append([]string{s.prep.program, s.prep.workdir, place.CPUs.String()}, s.rankVars(r)...)
-	return r, frameOf(kindPlace, record{strs: strs}.encode()), files[:]
+	return r, frameOf(kindPlace, record{nums: numbers(place.MemNodes), strs: strs}.encode()), files[:]
+}
+
+func numbers(in []int) []int64 {
+	var out []int64
+	for _, n := range in {
+		out = append(out, int64(n))
+	}
+	return out
+}
+
+// notPreferred says once that the ranks' memory does not come from their own
+// NUMA nodes first; on a machine with one it is all the same.
+func (s *shim) notPreferred(err error) {
+	if err == nil || s.saidPolicy || len(s.node.NUMA) < 2 {
+		return
+	}
+	s.saidPolicy = true
+	s.notice(true, "%s: %v", s.nodeName(), err)
 }
 
 // placeOf names the node that the plan gives to a rank.
@@ -234,7 +257,7 @@ func (s *shim) streams(r *rank) (files [3]*os.File, err error) {
 		if stream == wire.Stream_STREAM_STDERR {
 			t = r.tail
 		}
-		r.pumps = append(r.pumps, startPump(&s.wg, s.box, rd, int32(r.n), stream, t))
+		r.pumps = append(r.pumps, startPump(&s.wg, s.sink(), rd, int32(r.n), stream, t))
 	}
 	return files, nil
 }
@@ -255,7 +278,7 @@ func (s *shim) startRanks() {
 		}
 		c := s.command(s.prep.program, s.a.GetCommand(), s.rankVars(r))
 		c.NewSession, c.NewGroup = false, true
-		c.CPUs = s.prep.places[i].CPUs
+		c.CPUs, c.MemNodes = s.prep.places[i].CPUs, s.prep.places[i].MemNodes
 		c.Stdin, c.Stdout, c.Stderr = files[0], files[1], files[2]
 		p, err := s.forker.Start(c)
 		for _, f := range files {
@@ -266,6 +289,7 @@ func (s *shim) startRanks() {
 			return
 		}
 		r.p = p
+		s.notPreferred(p.MemPolicy())
 		s.rankRegistered(r)
 		s.rankStarted(r, p.Pid())
 		s.wg.Go(func() {

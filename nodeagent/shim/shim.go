@@ -15,7 +15,8 @@
 //	end.go      kill, verdict, result
 //
 // Beside it: outbox.go keeps what the launcher has not acknowledged, output.go
-// and stdin.go carry the ranks' streams, rsh.go is the remote shell.
+// and stdin.go carry the ranks' streams, taskdir.go takes a kept task's output to
+// files, rsh.go is the remote shell.
 package shim
 
 import (
@@ -56,6 +57,7 @@ type shim struct {
 
 	ownsDir bool // the gang's directory was made here
 	spool   *spool.Spool
+	task    *taskDir // nil: output is streamed
 	mesh    *mesh.Mesh
 	phase   wire.Phase
 	prep    *prepared
@@ -67,24 +69,25 @@ type shim struct {
 
 // attempt is what runs.
 type attempt struct {
-	ranks    []*rank // of this node
-	main     *mainProcess
-	memory   *proc.MemoryGroup
-	gang     gang
-	started  time.Time
-	ending   bool
-	killing  bool
-	swept    bool
-	lingered bool          // the grace for leftovers is over
-	cause    *wire.Failure // of the end; nil: all went well
-	verdict  verdict
-	finished bool // the result is being put together
-	ended    bool // the result was said
-	forget   bool // nobody waits for the result (any more)
-	leaseEnd time.Time
-	lease    *time.Timer
-	timers   []*time.Timer
-	over     bool // run returns
+	ranks      []*rank // of this node
+	main       *mainProcess
+	memory     *proc.MemoryGroup
+	gang       gang
+	started    time.Time
+	ending     bool
+	killing    bool
+	swept      bool
+	lingered   bool          // the grace for leftovers is over
+	cause      *wire.Failure // of the end; nil: all went well
+	verdict    verdict
+	finished   bool // the result is being put together
+	ended      bool // the result was said
+	saidPolicy bool // see notPreferred
+	forget     bool // nobody waits for the result (any more)
+	leaseEnd   time.Time
+	lease      *time.Timer
+	timers     []*time.Timer
+	over       bool // run returns
 }
 
 // Main is `gangway shim`. first is the connection of the agent that started it;
@@ -200,6 +203,7 @@ func (s *shim) close() error {
 		r.hangUp()
 	}
 	s.wg.Wait()
+	s.task.close()
 	return errors.Join(errs...)
 }
 
