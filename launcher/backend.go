@@ -74,10 +74,8 @@ func closedCode(e *state.ClosedError) string {
 	switch {
 	case e.What == "task" && e.State == string(job.TaskCompleted):
 		return batchapi.CodeTaskCompleted
-	case e.What == "task" && e.State == "not completed":
-		return batchapi.CodeTaskNotCompleted
 	case e.What == "task":
-		return batchapi.CodeTaskSucceeded
+		return batchapi.CodeWrongState
 	}
 	switch job.JobState(e.State) {
 	case job.JobTerminating:

@@ -50,7 +50,7 @@ func (b *backend) ask(ctx context.Context, node, name string, q *wire.FileReques
 	case wire.FileError_FILE_ERROR_NOT_FOUND, wire.FileError_FILE_ERROR_DENIED:
 		return nil, &batchapi.NotFound{Kind: batchapi.KindFile, ID: name}
 	case wire.FileError_FILE_ERROR_NOT_EMPTY:
-		return nil, &batchapi.Conflict{Code: batchapi.CodeFolderNotEmpty, Message: name + " is a folder that is not empty: delete it with recursive=true"}
+		return nil, &batchapi.Conflict{Code: batchapi.CodeWrongState, Message: name + " is a folder that is not empty: delete it with recursive=true"}
 	case wire.FileError_FILE_ERROR_INVALID, wire.FileError_FILE_ERROR_KIND:
 		return nil, &batchapi.Invalid{Property: "filePath", Value: name, Reason: r.GetError()}
 	}

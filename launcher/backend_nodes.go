@@ -45,7 +45,7 @@ func (b *backend) Pool(ctx context.Context, id string) (batchapi.Pool, error) {
 
 // fixed answers what would need machines to come from somewhere.
 func fixed() error {
-	return &batchapi.Conflict{Code: batchapi.CodeNoResize,
+	return &batchapi.Conflict{Code: "PoolNotResizable",
 		Message: "the pool's machines are the user's own: add one with gangway agent --join or --hosts, remove one with gangway node remove"}
 }
 
@@ -60,7 +60,7 @@ func (b *backend) StopResize(_ context.Context, pool string, _ batchapi.Version)
 	if err := b.checkPool(pool); err != nil {
 		return err
 	}
-	return &batchapi.Conflict{Code: batchapi.CodePoolNotResizing, Message: "the pool is not being resized"}
+	return &batchapi.Conflict{Code: batchapi.CodeWrongState, Message: "the pool is not being resized"}
 }
 
 // RemoveNodes drains nodes and forgets them once nothing runs there.
@@ -182,7 +182,7 @@ func (b *backend) DisableScheduling(ctx context.Context, pool, node string, what
 		return err
 	}
 	if !n.Scheduling {
-		return &batchapi.Conflict{Code: batchapi.CodeNodeAlreadyDisabled, Message: "nothing is scheduled to node " + node + " already"}
+		return &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "nothing is scheduled to node " + node + " already"}
 	}
 	return b.do(ctx, state.NodeDrained{Node: node, On: true, Running: runningOf(what)})
 }
@@ -193,7 +193,7 @@ func (b *backend) EnableScheduling(ctx context.Context, pool, node string) error
 		return err
 	}
 	if n.Scheduling {
-		return &batchapi.Conflict{Code: batchapi.CodeNodeAlreadyEnabled, Message: "tasks are scheduled to node " + node + " already"}
+		return &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "tasks are scheduled to node " + node + " already"}
 	}
 	return b.do(ctx, state.NodeDrained{Node: node})
 }

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gangway/launcher/job"
 )
 
 // Limits of requests.
@@ -32,6 +34,12 @@ type Config struct {
 	Log     *slog.Logger // nil: none
 	Version string       // of gangway, for the OpenAPI document
 	Account string       // the account's name in resource names; "" is "gangway"
+
+	// Submit adds a whole job as the command line writes it, its tasks
+	// included, all or nothing, and returns its id; nil: not offered.
+	Submit func(ctx context.Context, who Principal, spec job.Spec) (id string, err error)
+	// Metrics answers Prometheus; nil: not offered.
+	Metrics http.Handler
 
 	// BaseURL is the address that clients reach the API at, without a final
 	// slash, for links to pages and objects. "": as each request names it.

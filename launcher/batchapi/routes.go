@@ -3,6 +3,8 @@ package batchapi
 import (
 	"reflect"
 	"strings"
+
+	"gangway/launcher/job"
 )
 
 // route is one operation. The table of them is the only list of what there is:
@@ -159,6 +161,9 @@ func routes() []route {
 func gangwayRoutes() []route {
 	return []route{
 		{method: get, path: "/gangway/v1/openapi.json", name: "this document", handle: (*call).openAPI},
+		{method: get, path: "/gangway/v1/metrics", name: "what Prometheus scrapes", handle: (*call).metrics},
+		{method: post, path: "/gangway/v1/jobs", name: "submit a job with its tasks, all or nothing", handle: (*call).submit, in: job.Spec{}, out: submitBody{},
+			why: "the body is the job that gangway submit makes of a job file"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/explain", name: "why a task waits or failed", handle: (*call).explain, out: explainBody{}},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/files/{filePath...}", name: "follow a file that a task writes", handle: (*call).follow,
 			why: "query offset (bytes) and wait (a duration up to 1m); headers Gangway-Next-Offset and Gangway-Done"},
