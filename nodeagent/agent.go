@@ -65,6 +65,9 @@ type agent struct {
 	bystanders []int   // children that this process had before it was an agent
 	sweeping   int     // sweeps under way
 	held       []order // starts that wait for their end
+	accounts accounts
+	files    files
+	shared   string // see forUsers
 }
 
 // event is something that happened to the agent.
@@ -95,6 +98,12 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a.bystanders = proc.Children()
+	if os.Geteuid() == 0 {
+		// Shims inherit it, and those of other users can't raise it themselves.
+		if _, err := proc.RaiseMemlock(); err != nil {
+			cfg.Log.Warn("programs may lock little memory", "err", err)
+		}
+	}
 	// Shims' orphans become ours, so a shim's death leaves nobody behind.
 	if err := proc.SetSubreaper(); err != nil {
 		cfg.Log.Warn("orphans of killed shims will go to init", "err", err)

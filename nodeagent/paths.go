@@ -144,6 +144,15 @@ type entry struct {
 	Who     string `json:"who"`
 	Session bool   `json:"session"`
 	Leased  bool   `json:"leased"`
+	Spool   string `json:"spool,omitempty"` // directory, of a user other than the agent's
+}
+
+// spoolOf is where e's spool is.
+func (d Dir) spoolOf(e entry) string {
+	if e.Spool != "" {
+		return e.Spool
+	}
+	return d.spool()
 }
 
 // save writes e so that a crash leaves the old or the new file, never half.

@@ -171,7 +171,12 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(),
 		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
-	sh, err := a.spawn(e, s, as)
+	acc, err := a.accountFor(as.GetUser())
+	if err != nil {
+		refuse(wire.ErrorCode_ERROR_SPEC, err)
+		return
+	}
+	sh, err := a.spawn(e, s, as, acc)
 	if err != nil {
 		_ = os.Remove(a.dir.registry(e.ID))
 		refuse(wire.ErrorCode_ERROR_NODE, err)
@@ -191,6 +196,8 @@ func checkAssignment(s *session, as *wire.Assignment) error {
 		return fmt.Errorf("assignment %s is of cluster %q, the session of %q", id, as.GetName().GetCluster(), s.cluster)
 	case !filepath.IsAbs(as.GetNodeDir()) || filepath.Base(as.GetNodeDir()) != "gangway-"+id:
 		return fmt.Errorf("assignment %s: node directory %q must be an absolute path that ends in gangway-%s", id, as.GetNodeDir(), id)
+	case !validTaskDir(as.GetTaskDir()):
+		return fmt.Errorf("assignment %s: task directory %q must be a relative path without . and ..", id, as.GetTaskDir())
 	}
 	return nil
 }
@@ -198,7 +205,31 @@ func checkAssignment(s *session, as *wire.Assignment) error {
 // spawn registers a shim, starts it and says its assignment. The entry is on
 // disk before the process is, and its pid before the assignment is said: a shim
 // is never unknown, and one without a pid was told nothing and ends by itself.
-func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
+func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*shim, error) {
+	start := &wire.ShimStart{
+		Assignment: as, NodeJson: a.hello.GetNodeJson(), Executable: a.cfg.Executable,
+		SpoolDir: a.dir.spool(), NodeName: as.GetNode(), LeaseMs: uint64(s.lease.Milliseconds()),
+	}
+	cmd := proc.Cmd{Env: os.Environ()}
+	logPath := ""
+	if acc != nil {
+		u, err := a.dir.makeUser(acc)
+		if err == nil {
+			start.Executable, err = a.forUsers()
+		}
+		if err != nil {
+			return nil, err
+		}
+		cmd.User, cmd.Env = &acc.cred, acc.environ()
+		logPath, start.SpoolDir, e.Spool = u.log, u.spool, u.spool
+	}
+	if as.GetTaskDir() != "" && !as.GetPlanOnly() {
+		p, err := a.dir.makeTask(as.GetTaskDir(), acc)
+		if err != nil {
+			return nil, diskHint(err, a.dir.tasks())
+		}
+		start.TaskRoot, start.TaskPath = a.dir.tasks(), p
+	}
 	if err := a.dir.save(e); err != nil {
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
 	}
@@ -206,18 +237,21 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 	if err != nil {
 		return nil, err
 	}
-	logf, err := a.dir.openLog()
+	openLog := a.dir.openLog
+	if acc != nil {
+		openLog = func() (*os.File, error) { return os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) }
+	}
+	logf, err := openLog()
 	if err != nil {
 		_ = ours.Close()
 		_ = theirs.Close()
 		return nil, err
 	}
 	defer logf.Close()
-	p, err := a.forker.Start(proc.Cmd{
-		Path: a.cfg.Executable, Args: []string{a.cfg.Executable, "shim"},
-		Env:    append(os.Environ(), e.marker()),
-		Stderr: logf, Stdout: logf, Extra: []*os.File{theirs}, NewSession: true, Dir: "/",
-	})
+	cmd.Path, cmd.Args, cmd.Dir = start.Executable, []string{start.Executable, "shim"}, "/"
+	cmd.Env = append(cmd.Env, e.marker())
+	cmd.Stdout, cmd.Stderr, cmd.Extra, cmd.NewSession = logf, logf, []*os.File{theirs}, true
+	p, err := a.forker.Start(cmd)
 	_ = theirs.Close()
 	if err != nil {
 		_ = ours.Close()
@@ -235,10 +269,7 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment) (*shim, error) {
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
 	}
 	sh.attach(a, ours)
-	sh.out.Put(&wire.Frame{M: &wire.Frame_Start{Start: &wire.ShimStart{
-		Assignment: as, NodeJson: a.hello.GetNodeJson(), Executable: a.cfg.Executable,
-		SpoolDir: a.dir.spool(), NodeName: as.GetNode(), LeaseMs: uint64(s.lease.Milliseconds()),
-	}}})
+	sh.out.Put(&wire.Frame{M: &wire.Frame_Start{Start: start}})
 	return sh, nil
 }
 
@@ -293,6 +324,8 @@ func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
 		sh.ended = true
 		sh.phase = wire.Phase_PHASE_ENDED
 	}
+	// A shim runs as its user, who can speak in its place: of itself alone.
+	m.Id, m.Name = id, sh.name()
 	if s := a.of(sh.e.Cluster); s != nil {
 		s.send(&wire.AgentMessage{M: &wire.AgentMessage_FromShim{FromShim: m}})
 	}

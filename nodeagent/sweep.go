@@ -57,7 +57,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 	}
 	sh.exited = true
 	sh.disconnect()
-	e, spoolDir := sh.e, a.dir.spool()
+	e, spoolDir := sh.e, a.dir.spoolOf(sh.e)
 	var spared []int
 	if !clean {
 		a.sweeping++
@@ -101,7 +101,7 @@ func (a *agent) report(sh *shim) {
 			return // until it is told to forget it
 		}
 	}
-	_ = spool.Remove(a.dir.spool(), sh.e.ID)
+	_ = spool.Remove(a.dir.spoolOf(sh.e), sh.e.ID)
 	_ = os.Remove(a.dir.registry(sh.e.ID))
 	delete(a.shims, sh.e.ID)
 	if s != nil {

@@ -224,6 +224,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 		return errors.New("the agent's second message was not its inventory")
 	}
 	s := newSession(stream, inv)
+	s.protocol = hello.GetProtocol()
 	defer s.stop()
 	f.mu.Lock()
 	h.node.session = s
@@ -274,6 +275,10 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 		if m.GetGone() != nil {
 			close(s.gone)
 			return nil // the agent is waiting for it
+		}
+		if r := m.GetFileReply(); r != nil {
+			s.files.answer(r)
+			continue
 		}
 		if err := f.handle(h.node.name, m); err != nil {
 			return err

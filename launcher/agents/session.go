@@ -18,10 +18,13 @@ type session struct {
 	ended   chan struct{} // closed when the connection is over
 	sender  sync.WaitGroup
 	present map[string]bool // ids in the agent's inventory when it began
+
+	protocol uint32 // the agent's
+	files    *fileCalls
 }
 
 func newSession(stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage], inv *wire.Inventory) *session {
-	s := &session{out: link.NewQueue[*wire.LauncherMessage](), gone: make(chan struct{}), ended: make(chan struct{}), present: map[string]bool{}}
+	s := &session{out: link.NewQueue[*wire.LauncherMessage](), gone: make(chan struct{}), ended: make(chan struct{}), present: map[string]bool{}, files: newFileCalls()}
 	for _, sh := range inv.GetShims() {
 		s.present[sh.GetId()] = true
 	}

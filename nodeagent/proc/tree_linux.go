@@ -394,7 +394,7 @@ func Kill(pids []int) {
 	}
 }
 
-// ByEnv returns the living processes of this user that were started with the
+// ByEnv returns the living processes of this user, root's: of all, that were started with the
 // environment entry marker (K=V), sorted. A process that overwrote its
 // environment or runs a program with the setuid bit is not found.
 func ByEnv(marker string) []int {
@@ -406,7 +406,7 @@ func ByEnv(marker string) []int {
 	var out []int
 	for _, pid := range list {
 		var st unix.Stat_t
-		if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || st.Uid != uid {
+		if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || st.Uid != uid && uid != 0 {
 			continue
 		}
 		if Alive(pid, marker) {
