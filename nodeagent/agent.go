@@ -65,9 +65,9 @@ type agent struct {
 	bystanders []int   // children that this process had before it was an agent
 	sweeping   int     // sweeps under way
 	held       []order // starts that wait for their end
-	accounts accounts
-	files    files
-	shared   string // see forUsers
+	accounts   accounts
+	files      files
+	shared     string // see forUsers
 }
 
 // event is something that happened to the agent.
