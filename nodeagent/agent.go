@@ -27,7 +27,10 @@ type Config struct {
 	Version    string       // sent to launchers
 	Standing   bool         // stays without launchers; otherwise it ends when idle
 	Listener   net.Listener // further connections, already authenticated (nil: none)
-	Log        *slog.Logger
+	// Dial opens a connection to a launcher, already authenticated, and is
+	// called again, with a pause, whenever it has ended (nil: none).
+	Dial func(ctx context.Context) (net.Conn, error)
+	Log  *slog.Logger
 	Ready      func() // called once when the socket accepts
 }
 
@@ -125,6 +128,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Listener != nil {
 		a.accept(ctx, cfg.Listener)
 	}
+	if cfg.Dial != nil {
+		a.wg.Go(func() { a.dial(ctx) })
+	}
 	if cfg.Ready != nil {
 		cfg.Ready()
 	}
@@ -190,6 +196,30 @@ func (a *agent) post(e event) bool {
 		return true
 	case <-a.done:
 		return false
+	}
+}
+
+// dialPause is the longest pause between two tries to reach the launcher.
+const dialPause = 5 * time.Second
+
+// dial keeps a connection to the launcher. An outage is told once, not each try.
+func (a *agent) dial(ctx context.Context) {
+	told := ""
+	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
+		c, err := a.cfg.Dial(ctx)
+		if err == nil {
+			told, pause = "", 100*time.Millisecond
+			a.serve(ctx, c)
+			_ = c.Close()
+		} else if ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			a.cfg.Log.Warn("the launcher can't be reached", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, dialPause)
 	}
 }
 

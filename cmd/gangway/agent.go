@@ -23,15 +23,19 @@ import (
 func newAgentCommand(a *app) *cobra.Command {
 	var (
 		base, listen, keyFile string
+		join                  joinFlags
 		readyFD               int
 	)
 	c := &cobra.Command{
-		Use:   "agent [--listen ADDR --key FILE]",
+		Use:   "agent [--join URL | --listen ADDR --key FILE]",
 		Short: "Run this node's agent",
 		Long: `Run this node's agent. gangway run starts agents by itself over ssh; start one
 by hand, with --listen, to have it stand: launchers then reach it directly, by
 "gangway run --agents HOST:PORT --key FILE", without an ssh handshake per node.
-Both sides prove that they hold the key (see "gangway key").`,
+Both sides prove that they hold the key (see "gangway key").
+
+With --join the agent connects to a launcher that stands (gangway up --listen):
+the first time with a join token, from then on with the certificate it got.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ready := func(string) {}
@@ -39,7 +43,7 @@ Both sides prove that they hold the key (see "gangway key").`,
 				f := os.NewFile(uintptr(readyFD), "ready")
 				ready = func(s string) { _, _ = f.WriteString(s); _ = f.Close() }
 			}
-			err := runAgent(cmd.Context(), base, listen, keyFile, func() { ready("ok") })
+			err := runAgent(cmd.Context(), base, listen, keyFile, join, func() { ready("ok") })
 			if err != nil {
 				ready(err.Error())
 			}
@@ -49,12 +53,16 @@ Both sides prove that they hold the key (see "gangway key").`,
 	c.Flags().StringVar(&base, "tmpdir", "", "local directory for sockets and spool (default $GANGWAY_TMPDIR or /tmp)")
 	c.Flags().StringVar(&listen, "listen", "", "accept launchers on this address, for example 0.0.0.0:7700, and stand")
 	c.Flags().StringVar(&keyFile, "key", "", "file with the key that launchers must hold")
+	c.Flags().StringVar(&join.url, "join", "", "connect to the launcher at this address (https://HOST:PORT), and stand")
+	c.Flags().StringVar(&join.tokenFile, "token-file", "", "with --join, the first time: file with a join token, - for standard input (see gangway join-token)")
+	c.Flags().StringVar(&join.name, "name", "", "with --join: the node's name in the pool (default: the host's)")
+	c.Flags().StringVar(&join.dir, "identity", "", "with --join: directory of the node's certificate (default ~/.config/gangway/node, root: /etc/gangway/node)")
 	c.Flags().IntVar(&readyFD, "ready-fd", 0, "")
 	_ = c.Flags().MarkHidden("ready-fd")
 	return c
 }
 
-func runAgent(ctx context.Context, base, listen, keyFile string, ready func()) error {
+func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags, ready func()) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoExecutable, err)
@@ -81,6 +89,12 @@ func runAgent(ctx context.Context, base, listen, keyFile string, ready func()) e
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if join.url != "" {
+		if cfg.Dial, err = join.dialer(ctx, cfg.Log); err != nil {
+			return err
+		}
+		cfg.Standing = true
+	}
 	return nodeagent.Run(ctx, cfg)
 }
 

@@ -68,6 +68,7 @@ Exit status: the application's; 125 gangway failed, 126 not executable,
 	root.AddCommand(
 		newRunCommand(a), newPlanCommand(a), newProbeCommand(a), newExplainCommand(a),
 		newAgentCommand(a), newBridgeCommand(a), newShimCommand(a), newKeyCommand(a), newVersionCommand(a),
+		newUpCommand(a),
 	)
 	return root
 }
