@@ -179,11 +179,6 @@ func (p *props) number(name string, lo, hi int) (int, bool) {
 	return int(n), true
 }
 
-func (p *props) flag(name string) bool {
-	v, _ := read[bool](p, name, "true or false")
-	return v
-}
-
 func (p *props) enum(name string, allowed ...string) (string, bool) {
 	s, ok := read[string](p, name, "a string")
 	if !ok {

@@ -50,7 +50,7 @@ func TestPythonSDK(t *testing.T) {
 		t.Skipf("%s has no azure-batch", python)
 	}
 	f := newFixture(t)
-	f.m.auto = true
+	f.m.completeAll()
 	out := run(t, nil, python, filepath.Join("testdata", "quickstart.py"), f.url, "acct", base64.StdEncoding.EncodeToString([]byte(sharedKey)))
 	if !strings.Contains(out, "quickstart done") {
 		t.Error(out)
@@ -64,7 +64,7 @@ func TestAzureCLI(t *testing.T) {
 		t.Skip("az takes a second or two for each command")
 	}
 	f := newFixture(t)
-	f.m.auto = true
+	f.m.completeAll()
 	dir := t.TempDir()
 	env := []string{"AZURE_CONFIG_DIR=" + dir, "AZURE_CORE_COLLECT_TELEMETRY=false", "AZURE_BATCH_ACCOUNT=acct", "AZURE_BATCH_ENDPOINT=" + f.url,
 		"AZURE_BATCH_ACCESS_KEY=" + base64.StdEncoding.EncodeToString([]byte(sharedKey)), "PYTHONWARNINGS=ignore"}
@@ -102,6 +102,7 @@ func TestAzureCLI(t *testing.T) {
 	}
 	batch("job", "stop", "--job-id", "cli")
 	batch("job", "delete", "--job-id", "cli", "--yes")
+	defer f.m.lock()()
 	if len(f.m.jobs) != 0 {
 		t.Error("the job is still there")
 	}

@@ -131,7 +131,7 @@ func TestFlow(t *testing.T) {
 
 func TestFiles(t *testing.T) {
 	f := newFixture(t)
-	f.m.auto = true
+	f.m.completeAll()
 	f.job("j", 1)
 	base := "/jobs/j/tasks/t0/files"
 	a := f.want(200, f.do("ann", "GET", base+"?recursive=true", ""))

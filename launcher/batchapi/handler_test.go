@@ -227,7 +227,7 @@ func TestRefusals(t *testing.T) {
 // TestWhoMay: readers read, submitters see their own jobs only, nobody else gets in.
 func TestWhoMay(t *testing.T) {
 	f := newFixture(t)
-	f.m.auto = true
+	f.m.completeAll()
 	f.job("j", 1)
 	for _, c := range []struct {
 		who, method, path, body string

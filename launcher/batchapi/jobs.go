@@ -11,11 +11,9 @@ import (
 
 // jobBody is what a client says of a job and reads back: JobSettings.API.
 type jobBody struct {
-	DisplayName string          `json:"displayName,omitempty"`
-	Constraints *jobConstraints `json:"constraints,omitempty"`
-	Environment []nameValue     `json:"commonEnvironmentSettings,omitempty"`
-	Pool        *poolInfo       `json:"poolInfo,omitempty"`
-	Metadata    []nameValue     `json:"metadata,omitempty"`
+	DisplayName string      `json:"displayName,omitempty"`
+	Environment []nameValue `json:"commonEnvironmentSettings,omitempty"`
+	Metadata    []nameValue `json:"metadata,omitempty"`
 }
 
 type jobConstraints struct {
@@ -51,7 +49,12 @@ type jobEntity struct {
 	OnFailure    string           `json:"onTaskFailure"`
 	Metadata     []nameValue      `json:"metadata,omitempty"`
 	Execution    jobExecutionInfo `json:"executionInfo"`
-	Owner        string           `json:"gangwayOwner,omitempty"`
+	Gangway      jobFacts         `json:"gangway"`
+}
+
+// jobFacts is the object "gangway" of a job; clients only read it.
+type jobFacts struct {
+	Owner string `json:"owner,omitempty"`
 }
 
 type jobExecutionInfo struct {
@@ -68,7 +71,7 @@ func (c *call) renderJob(j *Job) any {
 		ID: j.ID, DisplayName: b.DisplayName, URL: c.link("jobs", j.ID), ETag: etag(j.Version), Modified: when(j.Times.Modified), Created: when(j.Times.Created),
 		State: string(j.State), StateAt: when(j.Times.StateAt), Prev: j.Times.Prev, PrevAt: when(j.Times.PrevAt),
 		Priority: j.Priority, MaxParallel: -1, Constraints: jobConstraints{formatDuration(j.TimeLimit), j.Retries},
-		Environment: b.Environment, OnAll: "noaction", OnFailure: "noaction", Metadata: b.Metadata, Owner: j.Owner,
+		Environment: b.Environment, OnAll: "noaction", OnFailure: "noaction", Metadata: b.Metadata, Gangway: jobFacts{j.Owner},
 		Execution: jobExecutionInfo{when(firstTime(j.Times.StartedAt, j.Times.Created)), when(j.Times.EndedAt), j.Pool, j.Reason},
 	}
 	if j.Pool != "" {
@@ -221,7 +224,7 @@ func (c *call) created(link string) {
 func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 	if whole {
 		s.Priority, s.TimeLimit, s.Retries, s.AutoEnd = 0, 0, 0, false
-		b.Metadata, b.Constraints = nil, nil
+		b.Metadata = nil
 	}
 	if n, ok := p.number("priority", -job.MaxPriority, job.MaxPriority); ok {
 		s.Priority = n
@@ -263,7 +266,8 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 	}
 	p.refuse(" in this version", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
 	if g := p.object("gangway"); g != nil {
-		g.close() // jobs have no fields of their own
+		g.ignore("owner") // clients that send back what they read
+		g.close()
 	}
 }
 
@@ -282,7 +286,7 @@ func (c *call) updateJob() error {
 	var b jobBody
 	_ = json.Unmarshal(s.API, &b)
 	p.ignore("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
-		"displayName", "commonEnvironmentSettings", "executionInfo", "stats", "gangwayOwner")
+		"displayName", "commonEnvironmentSettings", "executionInfo", "stats")
 	readSettings(p, &s, &b, c.Method == http.MethodPut)
 	if err := p.finish(); err != nil {
 		return err

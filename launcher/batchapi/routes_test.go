@@ -82,6 +82,7 @@ const propertiesPage = `
 | task dependsOn, exitConditions | not yet: refused, unless they say nothing |
 | task resourceFiles, outputFiles, applicationPackageReferences, containerSettings, commonResourceFiles | not yet: refused, unless they are empty |
 | job priority, constraints, metadata, onAllTasksComplete, displayName, poolInfo.poolId | works |
+| job gangway | owner, to read only |
 | job maxParallelTasks, allowTaskPreemption, usesTaskDependencies, onTaskFailure | not yet: refused, unless they have their defaults |
 | job jobManagerTask, jobPreparationTask, jobReleaseTask, networkConfiguration, autoPoolSpecification | not yet: refused |
 | nodeDeallocationOption | requeue, terminate, taskcompletion; not retaineddata |
