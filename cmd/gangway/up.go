@@ -2,11 +2,9 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -51,9 +49,8 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 				h = slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level})
 			}
 			log := slog.New(h)
-			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: whoami(), Listen: listen, Names: names,
+			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: who(), Listen: listen, Names: names,
 				Socket: socket, Lease: lease, Version: versionString(), Log: log}
-			f.cmd = cmd
 			entries, err := f.hostEntries()
 			if err != nil {
 				return err
@@ -78,6 +75,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 		},
 	}
 	fl := c.Flags()
+	f.given = fl.Changed
 	fl.StringVar(&data, "data", "", "directory of the launcher's data, on a local disk (default $GANGWAY_DATA, ~/.local/share/gangway, root: /var/lib/gangway)")
 	fl.StringVar(&listen, "listen", "", "serve the API and nodes that join on this TCP address, with TLS, for example 0.0.0.0:7701")
 	fl.StringArrayVar(&names, "name", nil, "further host name or address of this machine in its certificate (repeatable)")
@@ -113,14 +111,4 @@ func dataDir() (string, error) {
 		return "", errors.Join(err, usagef("give --data DIR or set GANGWAY_DATA", "there is no home directory for the data"))
 	}
 	return filepath.Join(home, ".local", "share", "gangway"), nil
-}
-
-// whoami names this launcher to people on the nodes.
-func whoami() string {
-	host, _ := os.Hostname()
-	name := fmt.Sprint(os.Getuid())
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	return fmt.Sprintf("%s@%s (gangway up, pid %d)", name, host, os.Getpid())
 }

@@ -120,7 +120,7 @@ type TaskSpec struct {
 	MemPerRank    uint64 `json:"mem_per_rank,omitempty"`  // bytes; 0: not counted
 	Oversubscribe bool   `json:"oversubscribe,omitempty"` // ranks may share cores when there are too few
 
-	MPI     string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto
+	MPI     string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
 	Launch  Launch `json:"launch,omitempty"`
 	Via     string `json:"via,omitempty"`     // auto, mpirun or pmi; "" is auto
 	Bind    string `json:"bind,omitempty"`    // auto, core, numa, socket, gpu or none; "" is auto
@@ -164,6 +164,9 @@ func (t TaskSpec) Resolve() TaskSpec {
 	}
 	if t.Kind == Single {
 		t.Ranks, t.Nodes = max1(t.Ranks), max1(t.Nodes)
+		if t.MPI == "" {
+			t.MPI = "none" // one process needs no mpirun, whatever it links
+		}
 	}
 	if len(t.PerNode) > 0 {
 		if t.Nodes == 0 {
