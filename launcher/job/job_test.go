@@ -179,12 +179,10 @@ func TestRowsAreStable(t *testing.T) {
 		want string
 	}{
 		{Encode(TableMeta, "meta", MetaRow{"c", 2, 3}), `{"cluster":"c","epoch":2,"seq":3}`},
-		{Encode(TableBlock, BlockKey("abcd-0", 7), BlockRow{Seq: 7, Task: "abcd-0", Attempt: "abcd-0-0-1", At: at,
+		{EncodeBlock(BlockRow{Seq: 7, Task: "abcd-0", Attempt: "abcd-0-0-1", At: at,
 			Done:  []Outcome{{Range: Range{0, 3}, Success: true}, {Range: Range{3, 4}, Signal: 9, Reason: &Reason{Code: FailRank}}},
 			Again: []Try{{Range: Range{4, 5}, Attempt: 2, Retries: 1}}}),
-			`{"seq":7,"task":"abcd-0","attempt":"abcd-0-0-1","at":"2026-11-23T09:00:00.000000005Z",` +
-				`"done":[{"lo":0,"hi":3,"success":true},{"lo":3,"hi":4,"signal":9,"reason":{"code":"rank"}}],` +
-				`"again":[{"lo":4,"hi":5,"attempt":2,"retries":1}]}`},
+			"\x01\a\x06abcd-0\nabcd-0-0-1\xa0\x82\xa0\xb0\r\x05\x013{\"lo\":0,\"hi\":0,\"signal\":9,\"reason\":{\"code\":\"rank\"}}\x01'{\"lo\":0,\"hi\":0,\"attempt\":2,\"retries\":1}\x02\x00\x03\x00\x00\x01\x01\x01\b\x01\x00R\x85|\x85"},
 		{Encode(TablePart, PartKey("abcd-0-0-1", 1), PartRow{Node: "n2", FirstRank: 2, Ranks: 2, CPUs: topology.NewCPUSet(0, 1, 4), Seen: true}),
 			`{"node":"n2","first_rank":2,"ranks":2,"cpus":"0-1,4","seen":true}`},
 		{Encode(TableNode, "n1", NodeRow{Name: "n1", Seq: 1, State: "up"}), `{"name":"n1","seq":1,"state":"up"}`},

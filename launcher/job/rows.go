@@ -30,8 +30,8 @@ const (
 
 // Row is what a store keeps: a value under a table and a key. In a change, a nil
 // Value deletes; with Prefix, it deletes every row of the table whose key begins
-// with Key. Values are JSON; unknown fields are ignored, so that rows can gain
-// fields.
+// with Key. Values are JSON, but for those of blocks (EncodeBlock); unknown
+// fields are ignored, so that rows can gain fields.
 type Row struct {
 	Table  Table
 	Key    string
@@ -123,16 +123,17 @@ type Outcome struct {
 	Reason   *Reason `json:"reason,omitempty"` // of a failure
 }
 
-// BlockRow is a numbered block of outcomes, keyed by BlockKey. What is
+// BlockRow is a numbered block of outcomes, keyed by BlockKey; EncodeBlock writes
+// it. What is
 // pending is not stored: it is a task's range without the outcomes of its
 // blocks and the ranges of its attempts, with Again added in the blocks' order.
 type BlockRow struct {
-	Seq     uint64    `json:"seq"`
-	Task    string    `json:"task"`              // uid
-	Attempt string    `json:"attempt,omitempty"` // id; "": never placed
-	At      time.Time `json:"at"`
-	Done    []Outcome `json:"done,omitempty"`
-	Again   []Try     `json:"again,omitempty"`
+	Seq     uint64
+	Task    string // uid
+	Attempt string // id; "": never placed
+	At      time.Time
+	Done    []Outcome
+	Again   []Try
 }
 
 // PartRow is one node's part of an attempt, keyed by PartKey. Parts have rows of

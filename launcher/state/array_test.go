@@ -132,7 +132,7 @@ func BenchmarkLoad(b *testing.B) {
 				blk.Done = append(blk.Done, job.Outcome{Range: job.Range{Lo: x + 9, Hi: min(x+10, hi)}, ExitCode: 1, Reason: why})
 			}
 		}
-		rows = append(rows, job.Encode(job.TableBlock, job.BlockKey(blk.Task, blk.Seq), blk))
+		rows = append(rows, job.EncodeBlock(blk))
 	}
 	for b.Loop() {
 		c, err := Load(rows)

@@ -108,7 +108,7 @@ func (t *change) become(a *attempt, s job.AttemptState) {
 // block stores outcomes of elements, or their new tries after the outcome was.
 func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try, was job.Outcome) {
 	b := job.BlockRow{Seq: t.next(), Task: task.uid, Attempt: attemptID, At: t.at, Done: done, Again: again}
-	t.rows = append(t.rows, job.Encode(job.TableBlock, job.BlockKey(task.uid, b.Seq), b))
+	t.rows = append(t.rows, job.EncodeBlock(b))
 	open := !task.completed()
 	task.take(b)
 	for i := range done {

@@ -16,7 +16,7 @@ func Load(rows []job.Row) (*Cluster, error) {
 	c := New("", 0)
 	var jobs []job.JobRow
 	var tasks []job.TaskRow
-	var blocks []job.BlockRow
+	var blocks []job.Row
 	var attempts []job.AttemptRow
 	parts := map[string]job.PartRow{}
 	topologies := map[string]*topology.Node{}
@@ -30,7 +30,7 @@ func Load(rows []job.Row) (*Cluster, error) {
 		case job.TableTask:
 			tasks, err = decode(tasks, r)
 		case job.TableBlock:
-			blocks, err = decode(blocks, r)
+			blocks = append(blocks, r)
 		case job.TableAttempt:
 			attempts, err = decode(attempts, r)
 		case job.TablePart:
@@ -69,13 +69,21 @@ func Load(rows []job.Row) (*Cluster, error) {
 		}
 		c.addTask(j, row)
 	}
-	slices.SortFunc(blocks, func(a, b job.BlockRow) int { return cmp.Compare(a.Seq, b.Seq) })
-	for _, b := range blocks {
+	slices.SortFunc(blocks, job.CompareRows) // those of a task by number
+	var b job.BlockRow                       // one for all: there may be very many
+	for _, r := range blocks {
+		if err := r.DecodeBlock(&b); err != nil {
+			return nil, err
+		}
 		t, ok := c.tasks[b.Task]
 		if !ok {
 			return nil, fmt.Errorf("block %d is of task %s, which is not there; restore the data set from a backup", b.Seq, b.Task)
 		}
 		t.take(b)
+		if t.last != nil && len(b.Done) > 0 {
+			last := *t.last
+			t.last = &last
+		}
 	}
 	slices.SortFunc(c.order, func(a, b *node) int { return cmp.Compare(a.row.Seq, b.row.Seq) })
 	for name, n := range c.nodes {
