@@ -84,7 +84,7 @@ func open(dir string, o Options, steps []string) (_ *SQLite, err error) {
 	if err := s.openWriter(o, steps); err != nil {
 		return nil, s.explain(err)
 	}
-	s.readers, err = connect(filepath.Join(dir, dataFile), 4, "query_only(1)", "mmap_size(1073741824)", "cache_size(-16384)")
+	s.readers, err = connect(filepath.Join(dir, dataFile), 4, "query_only(1)", "cache_size(-16384)")
 	if err != nil {
 		return nil, s.explain(err)
 	}
@@ -322,6 +322,13 @@ func (s *SQLite) shut() error {
 	var errs []error
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
+	}
+	// SQLite keeps a closed database open, its log in place, while one of its
+	// statements is.
+	for _, st := range []*sql.Stmt{s.stmts.begin, s.stmts.put, s.stmts.drop, s.stmts.epoch, s.stmts.commit, s.stmts.rollback} {
+		if st != nil {
+			errs = append(errs, st.Close())
+		}
 	}
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
