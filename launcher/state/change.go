@@ -131,7 +131,7 @@ func (t *change) block(task *taskState, attemptID string, done []job.Outcome, ag
 	}
 }
 
-// take counts a block in; Load does the same.
+// take counts a block in; history does so for many at once.
 func (t *taskState) take(b job.BlockRow) {
 	for i := range b.Done {
 		o := &b.Done[i]
@@ -146,6 +146,13 @@ func (t *taskState) take(b job.BlockRow) {
 	for _, try := range b.Again {
 		t.bad = t.bad.remove(try.Range)
 		t.pending = t.pending.remove(try.Range).put(try)
+	}
+	t.note(b)
+}
+
+// note keeps what a block says of the task as a whole.
+func (t *taskState) note(b job.BlockRow) {
+	for _, try := range b.Again {
 		t.tried = max(t.tried, try.Attempt-1)
 	}
 	t.seq, t.at = b.Seq, b.At

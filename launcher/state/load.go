@@ -70,7 +70,8 @@ func Load(rows []job.Row) (*Cluster, error) {
 		c.addTask(j, row)
 	}
 	slices.SortFunc(blocks, job.CompareRows) // those of a task by number
-	var b job.BlockRow                       // one for all: there may be very many
+	histories := map[*taskState]*history{}
+	var b job.BlockRow // one for all: there may be very many
 	for _, r := range blocks {
 		if err := r.DecodeBlock(&b); err != nil {
 			return nil, err
@@ -79,11 +80,15 @@ func Load(rows []job.Row) (*Cluster, error) {
 		if !ok {
 			return nil, fmt.Errorf("block %d is of task %s, which is not there; restore the data set from a backup", b.Seq, b.Task)
 		}
-		t.take(b)
-		if t.last != nil && len(b.Done) > 0 {
-			last := *t.last
-			t.last = &last
+		h := histories[t]
+		if h == nil {
+			h = &history{}
+			histories[t] = h
 		}
+		h.take(t, b)
+	}
+	for t, h := range histories {
+		h.settle(t)
 	}
 	slices.SortFunc(c.order, func(a, b *node) int { return cmp.Compare(a.row.Seq, b.row.Seq) })
 	for name, n := range c.nodes {
@@ -134,4 +139,67 @@ func decode[T any](to []T, r job.Row) ([]T, error) {
 		return nil, err
 	}
 	return append(to, v), nil
+}
+
+// history gathers what a task's blocks say. Elements end once and for all but
+// for those that are reactivated, so their outcomes may be put together at the
+// end: one by one, blocks that came out of order would move all that is behind
+// them each time.
+type history struct{ good, bad []job.Range }
+
+// take notes a block; blocks come in order.
+func (h *history) take(t *taskState, b job.BlockRow) {
+	if b.Attempt == "" && len(b.Again) > 0 { // a reactivation takes outcomes back
+		h.settle(t)
+		t.take(b)
+		h.good, h.bad = t.good, t.bad
+		return
+	}
+	for i := range b.Done {
+		o := &b.Done[i]
+		if o.Success {
+			h.good = extend(h.good, o.Range)
+		} else {
+			h.bad = extend(h.bad, o.Range)
+		}
+	}
+	if n := len(b.Done); n > 0 {
+		last := b.Done[n-1]
+		t.last = &last
+	}
+	for _, try := range b.Again {
+		t.pending = t.pending.remove(try.Range).put(try)
+	}
+	t.note(b)
+}
+
+// settle is where all blocks have led to.
+func (h *history) settle(t *taskState) {
+	t.good, t.bad = union(h.good), union(h.bad)
+	for _, r := range union(slices.Concat(t.good, t.bad)) {
+		t.pending = t.pending.remove(r)
+	}
+}
+
+// extend appends r, or makes the last range longer if r begins where it ends.
+func extend(s []job.Range, r job.Range) []job.Range {
+	if n := len(s); n > 0 && s[n-1].Hi == r.Lo {
+		s[n-1].Hi = r.Hi
+		return s
+	}
+	return append(s, r)
+}
+
+// union sorts and joins ranges, in place.
+func union(s []job.Range) ranges {
+	slices.SortFunc(s, func(a, b job.Range) int { return cmp.Compare(a.Lo, b.Lo) })
+	out := s[:0]
+	for _, r := range s {
+		if n := len(out); n > 0 && r.Lo <= out[n-1].Hi {
+			out[n-1].Hi = max(out[n-1].Hi, r.Hi)
+		} else if r.Len() > 0 {
+			out = append(out, r)
+		}
+	}
+	return slices.Clone(ranges(out)) // mostly far fewer
 }

@@ -122,7 +122,7 @@ func hold(dir string) (*holder, error) {
 	if err := prepareFile(file); err != nil {
 		return nil, err
 	}
-	db, err := connect(file, 1, "journal_mode(MEMORY)", "busy_timeout(0)")
+	db, err := connect(file, 1, "busy_timeout(0)", "journal_mode(MEMORY)")
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", file, err)
 	}

@@ -84,7 +84,7 @@ func open(dir string, o Options, steps []string) (_ *SQLite, err error) {
 	if err := s.openWriter(o, steps); err != nil {
 		return nil, s.explain(err)
 	}
-	s.readers, err = connect(filepath.Join(dir, dataFile), 4, "query_only(1)", "cache_size(-16384)")
+	s.readers, err = connect(filepath.Join(dir, dataFile), 4, "busy_timeout(5000)", "query_only(1)", "cache_size(-16384)")
 	if err != nil {
 		return nil, s.explain(err)
 	}
@@ -97,7 +97,7 @@ func connect(file string, n int, pragmas ...string) (*sql.DB, error) {
 	if !strings.HasPrefix(u.Path, "/") { // a drive
 		u.Path = "/" + u.Path
 	}
-	u.RawQuery = url.Values{"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...)}.Encode()
+	u.RawQuery = url.Values{"_pragma": pragmas}.Encode()
 	c, err := sqlite.NewConnector(u.String())
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (s *SQLite) openWriter(o Options, steps []string) error {
 	// The log is folded into the database every 16 MiB: a commit seldom pays
 	// for it, and a start has little to read twice.
 	s.writer, err = connect(filepath.Join(s.dir, dataFile), 1,
-		"synchronous(FULL)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)", "cache_size(-32768)")
+		"busy_timeout(5000)", "synchronous(FULL)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)", "cache_size(-32768)")
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,9 @@ func (s *SQLite) Commit(rows []job.Row) error {
 		}
 		for _, r := range rows {
 			var err error
-			if r.Value == nil {
+			if r.Prefix {
+				err = s.dropUnder(r.Table, r.Key)
+			} else if r.Value == nil {
 				_, err = s.stmts.drop.Exec([]byte(r.Table), []byte(r.Key))
 			} else {
 				_, err = s.stmts.put.Exec([]byte(r.Table), []byte(r.Key), r.Value)
@@ -217,6 +219,28 @@ func (s *SQLite) Commit(rows []job.Row) error {
 		}
 		return nil
 	})
+}
+
+// dropUnder deletes the rows of a table whose keys begin with prefix.
+func (s *SQLite) dropUnder(table job.Table, prefix string) error {
+	text, args := "DELETE FROM row WHERE tab = ? AND key >= ?", []any{[]byte(table), []byte(prefix)}
+	if end := after(prefix); end != nil {
+		text, args = text+" AND key < ?", append(args, end)
+	}
+	_, err := s.conn.ExecContext(context.Background(), text, args...)
+	return err
+}
+
+// after is the least key greater than all that begin with prefix, nil if there
+// is none.
+func after(prefix string) []byte {
+	b := []byte(prefix)
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i]++; b[i] != 0 {
+			return b[:i+1]
+		}
+	}
+	return nil
 }
 
 // transact runs do inside one transaction, with the data set's epoch as it is

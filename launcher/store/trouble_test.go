@@ -60,7 +60,7 @@ func TestRefusedDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := filepath.Join(base, "other")
-	db, err := connect(filepath.Join(base, "x.db"), 1)
+	db, err := connect(filepath.Join(base, "x.db"), 1, "busy_timeout(0)")
 	if err != nil {
 		t.Fatal(err)
 	}
