@@ -259,11 +259,12 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 	}
 	e.PID = p.Pid()
 	sh := &shim{e: e, phase: wire.Phase_PHASE_PREPARING}
-	a.wg.Go(func() {
+	// Nobody waits for this goroutine: shims outlive the agent.
+	go func() {
 		st, err := p.Wait()
 		clean := err == nil && st.ExitCode == 0 && st.Signal == 0
 		a.post(func(a *agent) { a.exited(sh, clean, fmt.Sprintf("exit %d, signal %d", st.ExitCode, st.Signal)) })
-	})
+	}()
 	if err := a.dir.save(e); err != nil {
 		_ = ours.Close() // at which it ends
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
