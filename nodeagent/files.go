@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
@@ -300,7 +301,8 @@ type lister struct {
 
 // walk lists a directory, rel in the root and shown to the launcher, from behind
 // the entry whose way from here is after. The first directory alone may fail:
-// those below come and go while the task runs.
+// those below come and go while the task runs. Names that are not UTF-8 are left
+// out, with what is below them: neither the wire nor a URL can carry them.
 func (l *lister) walk(rel, shown string, after []string, depth int) error {
 	from := ""
 	if len(after) > 0 {
@@ -315,6 +317,9 @@ func (l *lister) walk(rel, shown string, after []string, depth int) error {
 	}
 	for _, name := range names {
 		here, there := path.Join(rel, name), path.Join(shown, name)
+		if !utf8.ValidString(name) {
+			continue
+		}
 		var below []string
 		fi, err := l.root.Lstat(here)
 		if err != nil {
@@ -412,5 +417,5 @@ func textOf(p string, err error) string {
 	if p == "" {
 		p = "the task root"
 	}
-	return fmt.Sprintf("%s: %v", strings.ToValidUTF8(p, "�"), err)
+	return strings.ToValidUTF8(fmt.Sprintf("%s: %v", p, err), "�")
 }

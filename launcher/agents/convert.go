@@ -117,6 +117,7 @@ func resultOf(r *wire.Result, node string) job.Result {
 		Start: time.Unix(0, r.GetStartNs()).UTC(), End: time.Unix(0, r.GetEndNs()).UTC(), MaxRSS: r.GetMaxRssBytes(),
 		User: time.Duration(r.GetUserUs()) * time.Microsecond, System: time.Duration(r.GetSystemUs()) * time.Microsecond,
 		OutputEnd: r.GetOutputEnd(), FirstRank: int(r.GetFirstRank()), FirstNode: r.GetFirstNode(),
+		Warnings: r.GetWarnings(),
 	}
 	for _, x := range r.GetRanks() {
 		out.Ranks = append(out.Ranks, job.RankExit{Rank: int(x.GetRank()), ExitCode: int(x.GetExitCode()), Signal: int(x.GetSignal()),

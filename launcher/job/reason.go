@@ -152,6 +152,7 @@ type Result struct {
 	OutputEnd uint64        `json:"output_end,omitempty"` // length of the part's output sequence, bytes
 	FirstRank int           `json:"first_rank"`           // that failed; -1: none
 	FirstNode string        `json:"first_node,omitempty"`
+	Warnings  []string      `json:"warnings,omitempty"` // such as output lost on a full disk
 }
 
 // Success reports whether the part ended well.
