@@ -106,7 +106,7 @@ func TestOtherUser(t *testing.T) {
 	id := fmt.Sprintf("u%d", os.Getpid())
 	as := &wire.Assignment{Id: id, Name: &wire.AttemptName{Cluster: "c", TaskUid: "u", Range: &wire.Range{Hi: 1}, Attempt: 1},
 		Job: "job", Task: "task", Node: "here", User: "nobody", TaskDir: "j/t", Mpi: "none", Bind: "none", CoresPerRank: 1,
-		Command: []string{"/bin/sh", "-c", "id -u; id -G; echo $HOME $USER $LOGNAME $SHELL; pwd; ulimit -l; touch f; env >&2"},
+		Command:   []string{"/bin/sh", "-c", "id -u; id -G; echo $HOME $USER $LOGNAME $SHELL; pwd; ulimit -l; touch f; env >&2"},
 		NodeCount: 1, NodeRanks: 1, TotalRanks: 1, NodeDir: filepath.Join(filepath.Dir(string(d)), "gangway-"+id)}
 	// The user makes the directory of its shims itself, as in /tmp.
 	if err := os.Chmod(filepath.Dir(string(d)), 0o1777); err != nil {

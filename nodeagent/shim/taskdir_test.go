@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,8 @@ func TestKeptVolume(t *testing.T) {
 	a.Mpi = "none"
 	m := startMember(t, a, 0)
 	m.launch()
+	// What the old connection carries may be lost with it.
+	m.until("start", 20*time.Second, func() bool { return len(m.started) > 0 })
 	m.mu.Lock()
 	conn := m.conn
 	m.mu.Unlock()
