@@ -49,6 +49,7 @@ const (
 	FailInternal       Code = "internal"
 	FailMPIRun         Code = "mpirun"
 	FailMemory         Code = "memory-limit"
+	FailInput          Code = "input" // another try would need the input that this one has read
 )
 
 // Reason is why something waits, is refused or failed. Want and Have are in the
@@ -60,6 +61,7 @@ type Reason struct {
 	Nodes  []NodeShort `json:"nodes,omitempty"`  // each node that matters, in the user's order
 	Detail string      `json:"detail,omitempty"` // what, where
 	Hint   string      `json:"hint,omitempty"`   // what to do
+	Signal int         `json:"signal,omitempty"` // FailCancelled: the one that asked for it; 0: none did
 }
 
 // NodeShort is one node's side of a Reason, in the Reason's unit.

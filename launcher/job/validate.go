@@ -140,8 +140,13 @@ func (c *checker) task(t TaskSpec) {
 		}
 	}
 	for _, e := range t.Env {
-		if k, _, ok := strings.Cut(e, "="); !ok || k == "" || strings.ContainsRune(e, 0) {
+		switch name, _, ok := strings.Cut(e, "="); {
+		case !ok || name == "":
 			c.bad("env", "%q is not NAME=value", e)
+		case !EnvName(name):
+			c.bad("env", "%q can't be the name of a variable: allowed are letters, digits and _, and no digit first", name)
+		case strings.ContainsRune(e, 0):
+			c.bad("env", "the value of %s contains a NUL byte, which no program can be given", name)
 		}
 	}
 	if t.WorkDir != "" && strings.ContainsRune(t.WorkDir, 0) {
@@ -150,6 +155,18 @@ func (c *checker) task(t TaskSpec) {
 	if t.Retries < -1 || t.Retries > 1000 {
 		c.bad("retries", "%d is out of range: allowed is 0 to 1000, or -1 for no limit", t.Retries)
 	}
+}
+
+// EnvName reports whether s can be the name of an environment variable: what a
+// POSIX shell can set, letters, digits and underscores with no digit first.
+func EnvName(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		if b != '_' && (b < 'A' || b > 'Z') && (b < 'a' || b > 'z') && (i == 0 || b < '0' || b > '9') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // elements checks the array's range.

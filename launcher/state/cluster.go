@@ -30,6 +30,7 @@ type Notice struct {
 	Folder  string          // TaskForgotten, JobForgotten: of its files on the nodes
 	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
 	Record  *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
+	Up      bool            // NodeChanged: the node is up now, and takes work unless it drains
 }
 
 // NoticeKind says what a Notice tells.

@@ -41,7 +41,7 @@ func (t *change) setState(n *node, s sched.NodeState, why string) {
 	t.nodeChanged(n)
 	if n.row.State != string(s) {
 		n.row.State, n.row.Since = string(s), t.at
-		t.notice(Notice{Kind: NodeChanged, Node: n.row.Name})
+		t.notice(Notice{Kind: NodeChanged, Node: n.row.Name, Up: s == sched.NodeUp})
 	}
 	n.row.Why = why
 }
@@ -135,7 +135,7 @@ func (e NodeDrained) apply(c *Cluster, t *change) error {
 	if n.row.Draining != e.On {
 		n.row.Draining = e.On
 		t.nodeChanged(n)
-		t.notice(Notice{Kind: NodeChanged, Node: e.Node})
+		t.notice(Notice{Kind: NodeChanged, Node: e.Node, Up: sched.NodeState(n.row.State) == sched.NodeUp})
 	}
 	if e.On {
 		for _, a := range slices.Clone(n.live) {
