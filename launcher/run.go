@@ -99,6 +99,7 @@ type run struct {
 	failed  chan error // a node that can't be reached at all
 	traffic *traffic
 	jobUID  string
+	last    *job.Outcome // of the try after which there is none, as its input was read
 }
 
 // Run carries the job through and returns when nothing of it is left, or ctx is
@@ -228,8 +229,9 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 	waitNote := time.NewTicker(time.Second)
 	defer waitNote.Stop()
 	var escalate, abandon <-chan time.Time
-	cancel := func(why string) {
-		r.cancel(why, true)
+	var by SignalRequest // escalate's
+	cancel := func(why job.Reason) {
+		r.cancel(why)
 		if abandon == nil {
 			abandon = time.After(abandonWait)
 		}
@@ -258,24 +260,24 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 				r.traffic.giveUp() // asked once more
 			}
 			if escalate != nil || !r.traffic.running() {
-				cancel("cancelled by " + s.Name)
+				cancel(cancelledBy(s))
 				break
 			}
 			r.traffic.signal(s.Number)
 			escalate = time.After(s.Grace)
-			r.traffic.interruptedBy(s.Name)
+			by = s
 		case <-escalate:
 			escalate = nil
-			cancel("cancelled by " + r.traffic.interrupter())
+			cancel(cancelledBy(by))
 		case <-abandon:
 			r.traffic.giveUp()
 		case err := <-r.traffic.broken:
 			res.Broken = err
 			r.traffic.giveUp()
-			cancel("its output can't be written")
+			cancel(cancelled("its output can't be written"))
 		case <-done:
 			done = nil
-			cancel("the launcher was told to stop")
+			cancel(cancelled("the launcher was told to stop"))
 		case err := <-r.failed:
 			return res, err
 		case <-appDone:
@@ -292,8 +294,10 @@ func (r *run) connected(ctx context.Context, appDone <-chan struct{}) error {
 	for len(up) < want {
 		select {
 		case n := <-r.notices:
-			if n.Kind == state.NodeChanged {
+			if n.Kind == state.NodeChanged && n.Up {
 				up[n.Node] = true
+			} else if n.Kind == state.NodeChanged {
+				delete(up, n.Node)
 			}
 		case err := <-r.failed:
 			return err
@@ -310,9 +314,15 @@ func (r *run) connected(ctx context.Context, appDone <-chan struct{}) error {
 	return nil
 }
 
-func (r *run) cancel(why string, now bool) {
-	r.ctl.Post(state.CancelRequested{Job: r.jobUID, Now: now,
-		Reason: job.Reason{Code: job.FailCancelled, Detail: why}})
+// cancel ends the job without its grace.
+func (r *run) cancel(why job.Reason) {
+	r.ctl.Post(state.CancelRequested{Job: r.jobUID, Now: true, Reason: why})
+}
+
+func cancelled(why string) job.Reason { return job.Reason{Code: job.FailCancelled, Detail: why} }
+
+func cancelledBy(s SignalRequest) job.Reason {
+	return job.Reason{Code: job.FailCancelled, Detail: "cancelled by " + s.Name, Signal: s.Number}
 }
 
 // notice reports whether the job has ended.
@@ -328,14 +338,39 @@ func (r *run) notice(n state.Notice, res *RunResult) bool {
 		}
 	case state.TaskDone:
 		if n.Outcome != nil {
-			res.Outcome = *n.Outcome
+			res.Outcome = r.endOf(*n.Outcome)
 		}
 	case state.TaskAgain:
-		if n.Outcome != nil && n.Outcome.Reason != nil {
-			r.cfg.Out.Notice(n.Node, "trying again: "+n.Outcome.Reason.String(), true)
+		if n.Outcome != nil {
+			r.again(n.Node, *n.Outcome)
 		}
 	case state.JobEnded:
 		return n.Job == r.jobUID
 	}
 	return false
+}
+
+// again is told that another try follows the one that ended as was. One that
+// would find its input gone is not worth having: it would run on nothing.
+func (r *run) again(node string, was job.Outcome) {
+	why := string(job.FailUnknown)
+	if was.Reason != nil {
+		why = was.Reason.String()
+	}
+	if !r.traffic.inputRead() {
+		r.cfg.Out.Notice(node, "trying again: "+why, true)
+		return
+	}
+	r.last = &was
+	r.cancel(job.Reason{Code: job.FailInput, Detail: "not tried again, as its input was already read; the try before: " + why,
+		Hint: "let the program read its input from a file"})
+}
+
+// endOf is how the job ended, as the user sees it: of one that was not tried
+// again, as its last try did.
+func (r *run) endOf(o job.Outcome) job.Outcome {
+	if r.last != nil && o.Reason != nil && o.Reason.Code == job.FailInput {
+		o.ExitCode, o.Signal = r.last.ExitCode, r.last.Signal
+	}
+	return o
 }

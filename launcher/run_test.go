@@ -2,10 +2,12 @@ package launcher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"gangway/launcher/agents"
 	"gangway/launcher/job"
 	"gangway/launcher/pool"
+	"gangway/launcher/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -107,5 +110,61 @@ func TestRunRefusesTheImpossible(t *testing.T) {
 	_, err := Run(context.Background(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "--oversubscribe") {
 		t.Fatalf("%v", err)
+	}
+}
+
+// A second try would run on what the first has left of the input.
+func TestRetryNeedsTheInput(t *testing.T) {
+	for _, c := range []struct {
+		name, script, input string
+		status              int
+		code                job.Code
+		out                 string
+	}{
+		{"read", `cat; exit 3`, "input", 3, job.FailInput, "input"},
+		{"empty", `cat; echo try; exit 3`, "", 3, job.FailRank, "try\ntry\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, rec := config(t, "sh", "-c", c.script)
+			cfg.Stdin = strings.NewReader(c.input)
+			cfg.Spec.Tasks[0].Stdin = true
+			cfg.Spec.Tasks[0].Retries = 1
+			res, err := Run(context.Background(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := res.Outcome
+			if o.Success || o.ExitCode != c.status || o.Reason == nil || o.Reason.Code != c.code {
+				t.Errorf("outcome %+v, reason %+v", o, o.Reason)
+			}
+			if got := rec.out.String(); got != c.out {
+				t.Errorf("output %q, want %q; notices %q", got, c.out, rec.notices)
+			}
+			if c.code == job.FailInput && o.Reason != nil && !strings.Contains(o.Reason.Detail, "its input was already read") {
+				t.Errorf("it says %q", o.Reason.Detail)
+			}
+		})
+	}
+}
+
+// A node that went down while the others connected is not connected.
+func TestConnectedCountsNodesThatAreUp(t *testing.T) {
+	cfg, _ := config(t, "true")
+	r := &run{cfg: cfg, notices: make(chan state.Notice, 8), failed: make(chan error, 1)}
+	node := cfg.Provider.Nodes()[0].Name
+	gone := errors.New("the node is gone")
+	r.notices <- state.Notice{Kind: state.NodeChanged, Node: node}
+	done := make(chan error)
+	go func() { done <- r.connected(context.Background(), nil) }()
+	for len(r.notices) > 0 {
+		runtime.Gosched()
+	}
+	r.failed <- gone
+	if err := <-done; !errors.Is(err, gone) {
+		t.Fatalf("a node that is down counted as connected: %v", err)
+	}
+	r.notices <- state.Notice{Kind: state.NodeChanged, Node: node, Up: true}
+	if err := r.connected(context.Background(), nil); err != nil {
+		t.Fatal(err)
 	}
 }

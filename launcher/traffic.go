@@ -21,20 +21,23 @@ type traffic struct {
 	more    *sync.Cond
 	queue   []outItem
 	stopped bool
-	parts   map[string]*part // living parts by node
-	id      string           // attempt
+	parts   map[partKey]*part
+	id      string // attempt
 	placed  *agents.Plan
 	ranks   map[uint32]Place
-	stdin   *feeder
-	by      string // signal that interrupted
+	stdin   *feeder // from the first attempt on, if there is an input
 	started bool
 	discard bool       // nobody reads our output any more
 	broken  chan error // the first write that failed
 }
 
-// part is one node's side of the attempt.
+// partKey names a part of an attempt.
+type partKey struct{ id, node string }
+
+// part is one node's side of an attempt.
 type part struct {
 	next    uint64 // output taken over below this offset
+	got     uint64 // bytes of output
 	file    *os.File
 	fileOff uint64
 }
@@ -47,7 +50,7 @@ type outItem struct {
 }
 
 func newTraffic(r *run) *traffic {
-	t := &traffic{run: r, parts: map[string]*part{}, ranks: map[uint32]Place{}, broken: make(chan error, 1)}
+	t := &traffic{run: r, parts: map[partKey]*part{}, ranks: map[uint32]Place{}, broken: make(chan error, 1)}
 	t.more = sync.NewCond(&t.mu)
 	return t
 }
@@ -57,35 +60,106 @@ func (t *traffic) attempt(rec *job.AttemptRow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if rec.ID != t.id {
-		t.id, t.started = rec.ID, false
-		t.parts = map[string]*part{}
+		t.id = rec.ID
+		t.closeFiles()
 		t.ranks = map[uint32]Place{}
 		for _, p := range rec.Parts {
-			t.parts[p.Node] = &part{}
+			t.part(rec.ID, p.Node)
 		}
-		if t.run.cfg.Stdin != nil && len(rec.Parts) > 0 {
+		switch {
+		case t.run.cfg.Stdin == nil || len(rec.Parts) == 0:
+		case t.stdin == nil:
 			t.stdin = newFeeder(t.run.cfg.Stdin, rec.Parts[0].Node, rec.ID, t.run.fleet)
+		default:
+			t.stdin.move(rec.Parts[0].Node, rec.ID)
 		}
 	}
 	t.started = rec.State == job.AttemptRunning || rec.State == job.AttemptLaunching
+	if rec.State == job.AttemptEnded {
+		// Its nodes have nothing more to say: the rest is in the queue.
+		t.put(outItem{tell: func() { t.whole(rec) }})
+	}
+}
+
+// part returns a part, known or not: output may be here before the news of the
+// attempt that it is of.
+func (t *traffic) part(id, node string) *part {
+	p := t.parts[partKey{id, node}]
+	if p == nil {
+		p = &part{}
+		t.parts[partKey{id, node}] = p
+	}
+	return p
+}
+
+func (t *traffic) closeFiles() {
+	for _, p := range t.parts {
+		if p.file != nil {
+			_ = p.file.Close()
+			p.file = nil
+		}
+	}
+}
+
+// whole warns of output that an ended attempt wrote and that never came, as
+// when a node dies: what is there may look complete.
+func (t *traffic) whole(rec *job.AttemptRow) {
+	t.mu.Lock()
+	discarded := t.discard
+	got := make([]uint64, len(rec.Parts))
+	for i, p := range rec.Parts {
+		got[i] = t.part(rec.ID, p.Node).got
+		delete(t.parts, partKey{rec.ID, p.Node})
+	}
+	t.mu.Unlock()
+	if discarded {
+		return
+	}
+	for i, p := range rec.Parts {
+		if text := shortfall(p, got[i]); text != "" {
+			t.run.cfg.Out.Notice(p.Node, text, true)
+		}
+	}
+}
+
+// shortfall says what is missing of a part's output, of which got bytes came;
+// "": nothing that is known of.
+func shortfall(p job.PartRow, got uint64) string {
+	whose := fmt.Sprintf("output of ranks %d-%d on node %s", p.FirstRank, p.FirstRank+p.Ranks-1, p.Node)
+	if p.Ranks == 1 {
+		whose = fmt.Sprintf("output of rank %d on node %s", p.FirstRank, p.Node)
+	}
+	if len(p.Results) == 0 {
+		if p.Started {
+			return whose + " may be incomplete: the node was lost before it had confirmed all of it"
+		}
+		return ""
+	}
+	var end uint64
+	for _, r := range p.Results {
+		end = max(end, r.OutputEnd)
+	}
+	switch {
+	case end <= got:
+		return ""
+	case end == got+1:
+		return whose + " is incomplete: 1 byte is missing"
+	}
+	return fmt.Sprintf("%s is incomplete: %d bytes are missing", whose, end-got)
+}
+
+// inputRead reports whether a shim was sent some of the user's input, which
+// can't be read again.
+func (t *traffic) inputRead() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stdin != nil && t.stdin.used()
 }
 
 func (t *traffic) running() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.started
-}
-
-func (t *traffic) interruptedBy(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.by = name
-}
-
-func (t *traffic) interrupter() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.by
 }
 
 func (t *traffic) plan() (*agents.Plan, map[uint32]Place) {
@@ -98,8 +172,11 @@ func (t *traffic) plan() (*agents.Plan, map[uint32]Place) {
 func (t *traffic) signal(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for node := range t.parts {
-		t.run.fleet.Send(node, &wire.ToShim{Id: t.id, M: &wire.ToShim_Signal{Signal: &wire.Signal{Number: int32(n)}}})
+	for k := range t.parts {
+		if k.id != t.id {
+			continue
+		}
+		t.run.fleet.Send(k.node, &wire.ToShim{Id: t.id, M: &wire.ToShim_Signal{Signal: &wire.Signal{Number: int32(n)}}})
 	}
 }
 
@@ -125,12 +202,12 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 		t.placed = &p
 		t.put(outItem{tell: func() { t.run.cfg.Out.Planned(node, p) }})
 	case *wire.FromShim_StdinCredit:
-		if t.stdin != nil && t.stdin.id == m.GetId() {
-			t.stdin.credit(x.StdinCredit.GetUpto())
+		if t.stdin != nil {
+			t.stdin.credit(m.GetId(), x.StdinCredit.GetUpto())
 		}
 	case *wire.FromShim_FileAck:
 		// The first one, at offset 0, asks for the file.
-		if x.FileAck.GetError() == "" {
+		if x.FileAck.GetError() == "" && m.GetId() == t.id {
 			t.sendFile(node, x.FileAck.GetOffset())
 		}
 	}
@@ -171,10 +248,10 @@ func (t *traffic) gaveUp() bool {
 func (t *traffic) sessionUp(node string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stdin != nil && t.stdin.node == node {
-		t.stdin.again()
+	if t.stdin != nil {
+		t.stdin.again(node)
 	}
-	if p := t.parts[node]; p != nil && p.file != nil {
+	if p := t.parts[partKey{t.id, node}]; p != nil && p.file != nil {
 		t.sendFile(node, p.fileOff)
 	}
 }
@@ -205,16 +282,13 @@ func (t *traffic) print() {
 
 func (t *traffic) write(it outItem) {
 	t.mu.Lock()
-	p := t.parts[it.node]
-	current := p != nil && t.id == it.id
-	var skip uint64
-	end := it.out.GetOffset() + uint64(len(it.out.GetData()))
+	p := t.part(it.id, it.node)
+	size := uint64(len(it.out.GetData()))
 	drop := t.discard
-	if current {
-		// After a reconnection the shim repeats what it has no receipt for.
-		skip = min(max(p.next, it.out.GetOffset())-it.out.GetOffset(), uint64(len(it.out.GetData())))
-		p.next = max(p.next, end)
-	}
+	// After a reconnection the shim repeats what it has no receipt for.
+	skip := min(max(p.next, it.out.GetOffset())-it.out.GetOffset(), size)
+	p.next = max(p.next, it.out.GetOffset()+size)
+	p.got += size - skip
 	t.mu.Unlock()
 	if data := it.out.GetData()[skip:]; len(data) > 0 && !drop {
 		if err := t.run.cfg.Out.Output(it.node, int(it.out.GetRank()), it.out.GetStream() == wire.Stream_STREAM_STDERR, data); err != nil {
@@ -236,12 +310,7 @@ func (t *traffic) stop() {
 	if t.stdin != nil {
 		t.stdin.stop()
 	}
-	for _, p := range t.parts {
-		if p.file != nil {
-			_ = p.file.Close()
-			p.file = nil
-		}
-	}
+	t.closeFiles()
 }
 
 // fileChunk is how much of a program travels at once; the next chunk follows
@@ -249,7 +318,7 @@ func (t *traffic) stop() {
 const fileChunk = 1 << 20
 
 func (t *traffic) sendFile(node string, off uint64) {
-	p := t.parts[node]
+	p := t.parts[partKey{t.id, node}]
 	if p == nil {
 		return
 	}

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sort"
 	"strings"
-	"sync"
 	"syscall"
 
 	"gangway/launcher"
@@ -19,112 +16,52 @@ import (
 // sink prints a run: ranks' output as it is or labelled, or JSON lines.
 type sink struct {
 	app     *app
-	label   bool
 	verbose bool
 	plan    bool // only the plan is printed
-	mu      sync.Mutex
-	tails   map[tailKey][]byte // unfinished lines, when labelling
-	broken  bool               // stdout's reader went away
-}
-
-type tailKey struct {
-	rank   int
-	stderr bool
+	labels  bool
+	out     outputStream
+	err     outputStream
 }
 
 func newSink(a *app, f *runFlags, planOnly bool) *sink {
-	return &sink{app: a, label: f.label, verbose: f.verbose, plan: planOnly, tails: map[tailKey][]byte{}}
+	return &sink{app: a, labels: f.label, verbose: f.verbose, plan: planOnly,
+		out: outputStream{w: a.stdout}, err: outputStream{w: a.stderr}}
 }
 
 func (s *sink) Output(node string, rank int, stderr bool, data []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.app.stdout
+	to, name := &s.out, "stdout"
 	if stderr {
-		w = s.app.stderr
+		to, name = &s.err, "stderr"
 	}
 	if s.app.json {
-		name := "stdout"
-		if stderr {
-			name = "stderr"
-		}
 		return s.event(map[string]any{"type": "output", "node": node, "rank": rank, "stream": name, "data": string(data)})
 	}
-	if s.broken && !stderr {
-		return nil
+	if s.labels && rank >= 0 {
+		return to.labelled(rank, data)
 	}
-	var err error
-	if s.label && rank >= 0 {
-		err = s.labelled(w, tailKey{rank, stderr}, data)
-	} else {
-		_, err = w.Write(data)
-	}
-	if err != nil && !stderr {
-		s.broken = true
-	}
-	return err
-}
-
-// maxLine bounds an unfinished line that waits for its end.
-const maxLine = 64 << 10
-
-func (s *sink) labelled(w io.Writer, k tailKey, data []byte) error {
-	prefix := fmt.Sprintf("[%d] ", k.rank)
-	buf := append(s.tails[k], data...)
-	var out bytes.Buffer
-	for {
-		i := bytes.IndexByte(buf, '\n')
-		if i < 0 && len(buf) <= maxLine {
-			break
-		}
-		if i < 0 {
-			i = len(buf) - 1
-		}
-		out.WriteString(prefix)
-		out.Write(bytes.TrimSuffix(buf[:i+1], []byte("\n")))
-		out.WriteByte('\n')
-		buf = buf[i+1:]
-	}
-	s.tails[k] = append([]byte(nil), buf...)
-	if out.Len() == 0 {
-		return nil
-	}
-	_, err := w.Write(out.Bytes())
-	return err
-}
-
-// flush writes lines that never got their end.
-func (s *sink) flush() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	keys := make([]tailKey, 0, len(s.tails))
-	for k, t := range s.tails {
-		if len(t) > 0 {
-			keys = append(keys, k)
-		}
-	}
-	sort.Slice(keys, func(i, j int) bool { return keys[i].rank < keys[j].rank })
-	for _, k := range keys {
-		w := s.app.stdout
-		if k.stderr {
-			w = s.app.stderr
-		}
-		fmt.Fprintf(w, "[%d] %s\n", k.rank, s.tails[k])
-		delete(s.tails, k)
-	}
+	return to.plain(data)
 }
 
 // event prints one JSON line.
-func (s *sink) event(v any) error { return json.NewEncoder(s.app.stdout).Encode(v) }
+func (s *sink) event(v any) error { return s.out.plain(eventLine(v)) }
+
+// eventLine is v as a line of JSON. What is printed are maps of strings,
+// numbers and rows, which can't fail.
+func eventLine(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		b = fmt.Appendf(nil, `{"type":"error","error":%q}`, err.Error())
+	}
+	return append(b, '\n')
+}
 
 // say prints a line of gangway's own; the application's stdout stays clean.
 func (s *sink) say(format string, args ...any) {
-	fmt.Fprintf(s.app.stderr, "gangway: "+format+"\n", args...)
+	// Where it can't be written there is nobody to tell.
+	_ = s.err.plain(fmt.Appendf(nil, "gangway: "+format+"\n", args...))
 }
 
 func (s *sink) Notice(node, text string, warning bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.plan && s.app.json {
 		return
 	}
@@ -142,8 +79,6 @@ func (s *sink) Notice(node, text string, warning bool) {
 }
 
 func (s *sink) Waiting(r job.Reason) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.app.json {
 		_ = s.event(map[string]any{"type": "waiting", "reason": r})
 		return
@@ -152,8 +87,6 @@ func (s *sink) Waiting(r job.Reason) {
 }
 
 func (s *sink) Placed(rec job.AttemptRow) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.plan {
 		return
 	}
@@ -169,8 +102,6 @@ func (s *sink) Placed(rec job.AttemptRow) {
 }
 
 func (s *sink) Planned(node string, p agents.Plan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.plan || s.app.json || !s.verbose {
 		return
 	}
@@ -189,27 +120,30 @@ func planLine(p agents.Plan) string {
 
 // finish prints the end and returns the exit status as an error.
 func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool) error {
+	// Standard error may still be read, whatever became of the output.
+	_ = s.out.last(nil)
+	_ = s.err.last(nil)
 	if res.Broken != nil {
 		if errors.Is(res.Broken, syscall.EPIPE) {
 			return &statusError{code: exitSignal + int(syscall.SIGPIPE)} // as any writer to a closed pipe
 		}
 		return fmt.Errorf("the output can't be written, so the job was ended: %w", res.Broken)
 	}
-	s.flush()
 	out := res.Outcome
 	if planOnly && out.Success {
 		return a.printPlan(res)
 	}
 	code := exitStatus(out)
 	if a.json {
-		if err := s.event(map[string]any{"type": "result", "status": code, "outcome": out, "plan": res.Plan, "ranks": places(res)}); err != nil {
+		if err := s.out.last(eventLine(map[string]any{"type": "result", "status": code, "outcome": out, "plan": res.Plan, "ranks": places(res)})); err != nil {
 			return err
 		}
 	} else if out.Reason != nil {
-		s.say("%s", withNode(*out.Reason))
+		text := fmt.Appendf(nil, "gangway: %s\n", withNode(*out.Reason))
 		if out.Reason.Hint != "" {
-			fmt.Fprintf(a.stderr, "  %s\n", out.Reason.Hint)
+			text = fmt.Appendf(text, "  %s\n", out.Reason.Hint)
 		}
+		_ = s.err.last(text)
 	}
 	if code == exitOK {
 		return nil
@@ -241,18 +175,11 @@ func exitStatus(o job.Outcome) int {
 		case job.FailTimeLimit:
 			return exitTimeLimit
 		case job.FailCancelled:
-			switch {
-			case strings.Contains(r.Detail, "SIGINT"):
-				return exitSignal + 2
-			case strings.Contains(r.Detail, "SIGTERM"):
-				return exitSignal + 15
-			case strings.Contains(r.Detail, "SIGHUP"):
-				return exitSignal + 1
-			case strings.Contains(r.Detail, "SIGQUIT"):
-				return exitSignal + 3
+			if r.Signal > 0 {
+				return exitSignal + r.Signal
 			}
 			return exitFailed
-		case job.FailRank, job.FailMemory, job.FailMPIRun:
+		case job.FailRank, job.FailMemory, job.FailMPIRun, job.FailInput:
 		default:
 			return exitFailed
 		}
