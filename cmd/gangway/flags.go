@@ -185,51 +185,13 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		}
 		t.MemPerRank = n
 	}
-	f.shape(&t, entries)
+	if err := f.shape(&t, entries); err != nil {
+		return job.Spec{}, err
+	}
 	if err := f.surroundings(&t, len(entries) == 0); err != nil {
 		return job.Spec{}, err
 	}
 	return job.Spec{ID: f.jobName(command[0]), Priority: f.priority, Session: true, Tasks: []job.TaskSpec{t}}, nil
-}
-
-// shape fills in counts that the list of hosts implies.
-func (f *runFlags) shape(t *job.TaskSpec, entries []topology.HostEntry) {
-	slots := false
-	for _, e := range entries {
-		slots = slots || e.Slots > 0
-	}
-	switch {
-	case len(entries) == 0:
-		if t.Ranks == 0 {
-			t.Nodes = max(t.Nodes, 1)
-			t.RanksPerNode = max(t.RanksPerNode, 1)
-		}
-	case slots && f.ppn == 0 && f.nodes == 0:
-		// A hostfile with slots says how many ranks go where, in its order.
-		left := f.ranks
-		for _, e := range entries {
-			n := max(e.Slots, 1)
-			if f.ranks > 0 {
-				n = min(n, left)
-				left -= n
-			}
-			if n > 0 {
-				t.PerNode = append(t.PerNode, job.NodeRanks{Node: e.Name, Ranks: n})
-			}
-		}
-		t.Ranks, t.Nodes = 0, 0
-		if left > 0 {
-			// More than the slots hold: the rest is refused with the count.
-			t.Ranks = f.ranks
-		}
-	case f.ranks == 0:
-		if f.nodes == 0 {
-			t.Nodes = len(entries)
-		}
-		if f.ppn == 0 {
-			t.RanksPerNode = 1
-		}
-	}
 }
 
 // surroundings are directory, environment and set-up script. On this machine
@@ -256,6 +218,9 @@ func (f *runFlags) surroundings(t *job.TaskSpec, local bool) error {
 		name, _, ok := strings.Cut(e, "=")
 		if name == "" {
 			return usagef("-x NAME=VALUE or -x NAME", "-x %q has no name", e)
+		}
+		if !job.EnvName(name) {
+			return usagef("-x NAME=VALUE; a name has letters, digits and _, and no digit first", "-x: %q can't be the name of a variable", name)
 		}
 		if !ok {
 			v, set := os.LookupEnv(name)

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"os/user"
-	"strings"
 	"syscall"
 	"time"
 
@@ -65,12 +64,13 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 	if err != nil {
 		return err
 	}
+	entries = used(spec.Tasks[0], entries)
 	spec.Tasks[0].PlanOnly = planOnly
 	if planOnly {
 		spec.Tasks[0].Stdin = false
 	}
 	if err := job.Validate(spec); err != nil {
-		return usagef("see gangway run --help", "%s", problems(err))
+		return problems(err)
 	}
 	out := newSink(a, f, planOnly)
 	provider, err := f.provider(entries, func(s string) { out.Notice("", s, true) })
@@ -157,17 +157,6 @@ func who() string {
 	}
 	host, _ := os.Hostname() // "" only makes a message shorter
 	return fmt.Sprintf("%s@%s pid %d", name, host, os.Getpid())
-}
-
-// problems rewrites field names as the flags that set them.
-func problems(err error) string {
-	return strings.NewReplacer(
-		"tasks[0].ranks_per_node", "--ppn", "tasks[0].ranks", "-n", "tasks[0].nodes", "-N",
-		"tasks[0].cores_per_rank", "-c", "tasks[0].gpus_per_rank", "--gpus-per-rank", "tasks[0].mem_per_rank", "--mem-per-rank",
-		"tasks[0].mpi", "--mpi", "tasks[0].bind", "--bind", "tasks[0].time_limit", "--time", "tasks[0].kill_grace", "--kill-grace",
-		"tasks[0].launch_deadline", "--launch-timeout", "tasks[0].per_node", "--hostfile", "tasks[0].network", "--network",
-		"tasks[0].command", "command", "tasks[0].", "", "priority", "--priority",
-	).Replace(err.Error())
 }
 
 func poolError(err error) error {
