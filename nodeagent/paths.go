@@ -40,7 +40,7 @@ func OpenDir(base string) (Dir, error) {
 	d := filepath.Join(base, fmt.Sprintf("gangway-agent-%d", os.Getuid()))
 	// 107 bytes is the longest unix socket path on Linux.
 	if len(d)+len("/agent.sock") > 100 {
-		return "", fmt.Errorf("the directory %s is too long for a unix socket; set GANGWAY_TMPDIR to a shorter local directory", base)
+		return "", fmt.Errorf("the directory %s is too long for a unix socket; give --tmpdir a shorter local directory", base)
 	}
 	// An agent that ends just now takes its directory away between two of
 	// these steps.

@@ -276,7 +276,7 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 
 func diskHint(err error, dir string) error {
 	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("%w: the file system of %s is full; free space there or set GANGWAY_TMPDIR to another local directory", err, dir)
+		return fmt.Errorf("%w: the file system of %s is full; free space there or give --tmpdir another local directory", err, dir)
 	}
 	return err
 }

@@ -94,6 +94,9 @@ func TestShapeRefusals(t *testing.T) {
 			}
 		}
 	}
+	if _, err := parsed(t, nil, "-N", "2"); err == nil || !strings.Contains(err.Error(), "only this machine") {
+		t.Errorf("%v", err)
+	}
 	if _, err := parsed(t, nil, "-x", "B A=1"); err == nil || !strings.Contains(err.Error(), `"B A"`) {
 		t.Errorf("%v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -153,7 +154,11 @@ func (f *Fleet) serve(ctx context.Context, n *node, conn io.ReadWriteCloser) (up
 	}
 	if s, ok := conn.(interface{ Stderr() string }); ok && !h.up {
 		if tail := s.Stderr(); tail != "" {
-			err = fmt.Errorf("node %s: the agent can't be reached: %s", n.name, tail)
+			// Of what the login shell said before, the reader learns nothing.
+			if _, own, ok := strings.Cut("\n"+tail, "\ngangway: "); ok {
+				tail = own
+			}
+			err = fmt.Errorf("node %s: the agent can't be reached: %s", n.name, strings.TrimSpace(tail))
 		}
 	}
 	if err == nil && !h.up {

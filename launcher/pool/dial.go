@@ -264,6 +264,11 @@ func (h *hostConfig) unreachable(err error, timedOut bool, via *client) error {
 	switch {
 	case via != nil && via.dead():
 		e.Msg = "the connection to jump host " + via.label + " broke"
+	case via == nil && errors.As(err, &dns): // before timedOut: name servers may have taken all the time
+		e.Kind, e.Msg, e.Fix = unresolved(dns, h.host)
+		if e.Kind == Config {
+			e.Fix += ", or give its address with HostName in ssh_config"
+		}
 	case timedOut:
 		e.Msg = fmt.Sprintf("no answer from %s%s in %v", h.addr(), from, h.timeout)
 		e.Fix = "is the host up? does a firewall drop port " + fmt.Sprint(h.port) + "?"
@@ -274,13 +279,6 @@ func (h *hostConfig) unreachable(err error, timedOut bool, via *client) error {
 		} else {
 			e.Fix = "can the jump host resolve the name, and is sshd running there?"
 		}
-	case errors.As(err, &dns) && dns.IsNotFound:
-		e.Kind = Config
-		e.Msg = fmt.Sprintf("unknown host: neither DNS nor the hosts file knows %q", h.host)
-		e.Fix = "check the name, or give its address with HostName in ssh_config"
-	case errors.As(err, &dns):
-		e.Msg = fmt.Sprintf("can't look up %q: %s", h.host, dns.Err)
-		e.Fix = "check the name server"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Msg = fmt.Sprintf("can't connect to %s: connection refused", h.addr())
 		e.Fix = "is sshd running there, on that port?"
@@ -289,6 +287,20 @@ func (h *hostConfig) unreachable(err error, timedOut bool, via *client) error {
 		e.Fix = "is the host up, and is there a route to it?"
 	}
 	return e
+}
+
+// unresolved words why a name has no address: it is unknown only if somebody
+// who should know it said so.
+func unresolved(err *net.DNSError, host string) (kind Kind, msg, fix string) {
+	if err.IsNotFound {
+		return Config, fmt.Sprintf("unknown host: neither DNS nor the hosts file knows %q", host), "check the name"
+	}
+	why := err.Err
+	if err.Server != "" && !strings.Contains(why, err.Server) {
+		why += " (name server " + err.Server + ")"
+	}
+	return Unreachable, fmt.Sprintf("the name %q could not be resolved: %s", host, why),
+		"check this machine's network and its name servers (/etc/resolv.conf), or give an address"
 }
 
 // plain drops the layers that a network error repeats its addresses in.

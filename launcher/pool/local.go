@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 )
@@ -163,15 +164,19 @@ func (c *childConn) Close() error {
 	return nil
 }
 
-// join puts two texts on lines of their own.
-func join(a, b string) string {
+// ownWords begin what gangway itself says on standard error.
+const ownWords = "gangway: "
+
+// join puts how a command ended below what it said. The program's own message
+// says it all: the status adds nothing to it.
+func join(said, status string) string {
 	switch {
-	case a == "":
-		return b
-	case b == "":
-		return a
-	case a[len(a)-1] == '\n':
-		return a + b
+	case said == "":
+		return status
+	case status == "" || strings.Contains("\n"+said, "\n"+ownWords):
+		return said
+	case said[len(said)-1] == '\n':
+		return said + status
 	}
-	return a + "\n" + b
+	return said + "\n" + status
 }

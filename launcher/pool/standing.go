@@ -44,7 +44,7 @@ func (s *standing) Connect(ctx context.Context, node string) (Conn, error) {
 	case errors.Is(err, link.ErrStranger):
 		e.Kind, e.Msg, e.Fix = Auth, "the agent holds another key", "give --key the file with which the agent was started"
 	case errors.As(err, &dns):
-		e.Msg, e.Fix = fmt.Sprintf("unknown host %s", dns.Name), "check the name"
+		e.Kind, e.Msg, e.Fix = unresolved(dns, dns.Name)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Msg = "no agent listens there"
 	}

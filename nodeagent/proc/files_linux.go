@@ -155,7 +155,7 @@ func lock(path string, flock func(fd, how int) error) (io.Closer, error) {
 				}
 				return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 			case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-				return nil, fmt.Errorf("%s: its file system can't lock files (%w): put it on a local file system: set GANGWAY_TMPDIR", path, err)
+				return nil, fmt.Errorf("%s: its file system can't lock files (%w): put it on a local one with --tmpdir", path, err)
 			}
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
@@ -184,11 +184,11 @@ func PrivateDir(path string) error { return OwnDir(path, 0o700) }
 
 // OwnDir is PrivateDir with other permissions.
 func OwnDir(path string, mode os.FileMode) error {
-	const hint = "remove it, or set GANGWAY_TMPDIR to another local directory"
+	const hint = "remove it, or give --tmpdir another local directory"
 	err := os.Mkdir(path, mode)
 	made := err == nil
 	if err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("private directory: %w: set GANGWAY_TMPDIR to a local directory that can be written", err)
+		return fmt.Errorf("private directory: %w: give --tmpdir a local directory that is there and can be written", err)
 	}
 	// What is checked is what is opened: no one can swap it in between.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

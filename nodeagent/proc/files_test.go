@@ -159,7 +159,7 @@ func TestLockErrors(t *testing.T) {
 	for _, e := range []unix.Errno{unix.ENOLCK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL} {
 		path := filepath.Join(t.TempDir(), "lock")
 		_, err := lock(path, func(int, int) error { return e })
-		if !errors.Is(err, e) || errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "set GANGWAY_TMPDIR") {
+		if !errors.Is(err, e) || errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--tmpdir") {
 			t.Errorf("%v: %v", e, err)
 		}
 	}
@@ -207,7 +207,7 @@ func TestPrivateDir(t *testing.T) {
 	}
 	must(os.Symlink(at("new"), at("link")))
 	must(os.WriteFile(at("file"), nil, 0o600))
-	cases := map[string]string{"link": "is a symbolic link", "file": "is a file", "no/dir": "GANGWAY_TMPDIR"}
+	cases := map[string]string{"link": "is a symbolic link", "file": "is a file", "no/dir": "--tmpdir"}
 	if os.Geteuid() == 0 {
 		must(os.Mkdir(at("foreign"), 0o777))
 		must(os.Chown(at("foreign"), 12345, 12345))

@@ -362,7 +362,7 @@ func (s *shim) receive(ctx context.Context) (string, *wire.Failure) {
 	}
 	code, hint := wire.FailureCode_FAILURE_NOT_FOUND, ""
 	if isFull(err) {
-		code, hint = wire.FailureCode_FAILURE_DISK, "free space there or set GANGWAY_TMPDIR to another local directory"
+		code, hint = wire.FailureCode_FAILURE_DISK, "free space there or give --tmpdir another local directory"
 	}
 	return "", failed(code, s.nodeName(), fmt.Sprintf("the program could not be copied to the node: %v", err), hint)
 }

@@ -369,7 +369,7 @@ func (s *shim) open() *wire.Failure {
 func (s *shim) makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("the directory %s is there already: another node of this job shares it; set GANGWAY_TMPDIR to a directory that each node has for itself", dir)
+			return fmt.Errorf("the directory %s is there already: another node of this job shares it; give --tmpdir a directory that each node has for itself", dir)
 		}
 		return err
 	}
@@ -393,7 +393,7 @@ func (s *shim) makeDir(dir string) error {
 func (s *shim) dirFailure(err error) *wire.Failure {
 	code, hint := wire.FailureCode_FAILURE_INTERNAL, ""
 	if isFull(err) {
-		code, hint = wire.FailureCode_FAILURE_DISK, "free space there or set GANGWAY_TMPDIR to another local directory"
+		code, hint = wire.FailureCode_FAILURE_DISK, "free space there or give --tmpdir another local directory"
 	}
 	return failed(code, s.nodeName(), fmt.Sprintf("the job's directory on the node can't be made: %v", err), hint)
 }

@@ -283,7 +283,7 @@ func validID(id string) bool {
 // explain says what to do about a full disk.
 func explain(dir string, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: the file system or quota of %s is full: free space there, or set GANGWAY_TMPDIR to another local directory", err, dir)
+		return fmt.Errorf("%w: the file system or quota of %s is full: free space there, or give --tmpdir another local directory", err, dir)
 	}
 	return err
 }

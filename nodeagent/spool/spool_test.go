@@ -201,7 +201,7 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("a record for which room was taken: %v", err)
 		}
 		err = s.Append(result(1, strings.Repeat("x", 2*reserve)))
-		if !errors.Is(err, errno) || !strings.Contains(err.Error(), dir+" is full") || !strings.Contains(err.Error(), "GANGWAY_TMPDIR") {
+		if !errors.Is(err, errno) || !strings.Contains(err.Error(), dir+" is full") || !strings.Contains(err.Error(), "--tmpdir") {
 			t.Errorf("full disk: %v", err)
 		}
 		check(t, dir, "a", start("a"))
