@@ -312,6 +312,9 @@ func apiPrincipal(p auth.Principal) batchapi.Principal {
 
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
+	if err := b.checkPool(spec.Pool); err != nil {
+		return "", err
+	}
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err

@@ -101,7 +101,7 @@ func TestOtherUser(t *testing.T) {
 	}
 	a := &agent{cfg: Config{Executable: exe, Log: slog.New(slog.DiscardHandler)}, dir: d, hello: hello, events: make(chan event, 64), done: make(chan struct{}),
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{}}
-	s := &session{cluster: "c", out: newOutbox[*wire.AgentMessage](), cancel: func() {}}
+	s := &session{cluster: "c", out: link.NewQueue[*wire.AgentMessage](), cancel: func() {}}
 	a.open(s)
 	id := fmt.Sprintf("u%d", os.Getpid())
 	as := &wire.Assignment{Id: id, Name: &wire.AttemptName{Cluster: "c", TaskUid: "u", Range: &wire.Range{Hi: 1}, Attempt: 1},
@@ -120,7 +120,7 @@ func TestOtherUser(t *testing.T) {
 	msgs := make(chan *wire.AgentMessage, 64)
 	go func() {
 		for {
-			m, ok := s.out.take()
+			m, ok := s.out.Take()
 			if !ok {
 				return
 			}
@@ -205,7 +205,7 @@ func TestOtherUser(t *testing.T) {
 // TestForgedNews holds that a shim speaks of itself alone.
 func TestForgedNews(t *testing.T) {
 	a := &agent{shims: map[string]*shim{}, sessions: map[*session]struct{}{}}
-	s := &session{cluster: "c", out: newOutbox[*wire.AgentMessage]()}
+	s := &session{cluster: "c", out: link.NewQueue[*wire.AgentMessage]()}
 	a.sessions[s] = struct{}{}
 	a.shims["mine"] = &shim{e: entry{ID: "mine", Cluster: "c", TaskUID: "u"}, gen: 1}
 	ours, theirs := net.Pipe()
@@ -220,7 +220,7 @@ func TestForgedNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.shimFrame("mine", 1, f)
-	m, _ := s.out.take()
+	m, _ := s.out.Take()
 	if got := m.GetFromShim(); got.GetId() != "mine" || got.GetName().GetTaskUid() != "u" {
 		t.Errorf("%v", got)
 	}

@@ -53,6 +53,7 @@ func (r Range) String() string {
 type Spec struct {
 	ID       string `json:"id"`                 // of A-Z a-z 0-9 _ -, at most MaxID
 	Priority int    `json:"priority,omitempty"` // -MaxPriority to MaxPriority; higher goes first
+	Pool     string `json:"pool,omitempty"`     // as ID; "": the launcher's only one
 	Session  bool   `json:"session,omitempty"`  // ends with the launcher that submitted it
 	Owner    string `json:"owner,omitempty"`    // principal who submitted it; only admins touch others' jobs
 	User     string `json:"user,omitempty"`     // whom its tasks run as on the nodes; "": the agents' user

@@ -35,6 +35,9 @@ func Validate(s Spec) error {
 	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
 		c.bad("priority", "%d is out of range: allowed is -%d to %d", s.Priority, MaxPriority, MaxPriority)
 	}
+	if s.Pool != "" {
+		c.id("pool", s.Pool)
+	}
 	c.duration("max-time", s.MaxTime)
 	c.number("retries", s.Retries, -1, 1000)
 	if len(s.Tasks) == 0 && !s.KeepOpen {

@@ -1,0 +1,280 @@
+package jobfile
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gangway/launcher/job"
+)
+
+// maxValues bounds what a file's values come to, in bytes, once aliases and
+// defaults stand where they are used: a few lines could fill any memory.
+const maxValues = 64 << 20
+
+// decoder turns nodes into a specification.
+type decoder struct {
+	file   string
+	open   func(path string) ([]byte, error) // nil: files can't be read
+	keys   map[string]taskKey
+	faults []fault
+	left   int // of maxValues
+}
+
+// errSpent ends the decoding of a file that expands too far.
+var errSpent = errors.New("expands too far")
+
+func (d *decoder) bad(at place, hint, format string, args ...any) {
+	d.faults = append(d.faults, fault{at, fmt.Sprintf(format, args...), hint})
+}
+
+// spend counts n bytes of values.
+func (d *decoder) spend(n int) {
+	if d.left -= n; d.left < 0 {
+		panic(errSpent)
+	}
+}
+
+// task is a task, or the defaults of all, while it is read.
+type task struct {
+	spec   job.TaskSpec
+	at     place
+	places map[string]place  // of the values of its keys
+	own    map[string]string // the keys it has itself, by field
+	gang   bool              // a key says so
+	script bool              // the command is a script
+	faults int
+	size   int // of its values, bytes
+}
+
+// job reads the whole file.
+func (d *decoder) job(root *node) (spec job.Spec) {
+	defer func() {
+		if r := recover(); r == errSpent {
+			d.bad(root.at, "use an array, or fewer aliases and defaults", "the file's values come to more than %d MiB once aliases and defaults are in place", maxValues>>20)
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	places := map[string]place{"": root.at, "id": root.at, "tasks": root.at}
+	var defaults, list *node
+	failed := map[string]bool{}
+	for _, p := range root.pairs {
+		var err error
+		switch p.key {
+		case "job":
+			spec.ID, err = d.text(p.value)
+			places["id"] = p.value.at
+			failed["id"] = err != nil
+		case "priority":
+			err = number(&spec.Priority)(d, nil, p.value)
+			places["priority"] = p.value.at
+		case "pool":
+			spec.Pool, err = d.text(p.value)
+			places["pool"] = p.value.at
+		case "defaults":
+			defaults = p.value
+		case "tasks":
+			list = p.value
+			places["tasks"] = p.value.at
+		default:
+			d.unknownJobKey(p)
+		}
+		d.failed(p.value.at, p.key, err)
+	}
+	if _, ok := places["id"]; ok && spec.ID == "" && !failed["id"] && !slices.ContainsFunc(root.pairs, func(p pair) bool { return p.key == "job" }) {
+		d.bad(root.at, "add a line job: NAME", "the job has no name")
+		failed["id"] = true
+	}
+	base := d.defaults(defaults)
+	tasks := d.tasks(list, base, root.at)
+	for _, t := range tasks {
+		spec.Tasks = append(spec.Tasks, t.spec)
+	}
+	failed["tasks"] = list == nil || list.kind != sequence || len(list.items) == 0
+	d.validate(spec, tasks, places, failed)
+	return spec
+}
+
+// defaults reads the keys that hold for all tasks.
+func (d *decoder) defaults(n *node) task {
+	t := task{places: map[string]place{}, own: map[string]string{}}
+	switch {
+	case n == nil:
+		return t
+	case n.kind != mapping:
+		d.bad(n.at, "write keys of tasks below it, such as nodes: 2", "defaults: must be a mapping, but this is %s", n.kind)
+		return t
+	}
+	for _, p := range n.pairs {
+		if p.key == "name" || p.key == "id" {
+			d.bad(p.at, "leave it out", "defaults can't name a task")
+			continue
+		}
+		d.taskKey(&t, p)
+	}
+	t.faults = 0 // told already, and no task's own
+	return t
+}
+
+// tasks reads the list of tasks.
+func (d *decoder) tasks(n *node, base task, at place) []task {
+	const hint = "list the tasks below it, each beginning with - name: NAME"
+	switch {
+	case n == nil:
+		d.bad(at, "add a line tasks: and "+hint, "the job has no tasks")
+		return nil
+	case n.kind != sequence:
+		d.bad(n.at, hint, "tasks: must be a list, but this is %s", n.kind)
+		return nil
+	case len(n.items) == 0:
+		d.bad(n.at, hint, "the job has no tasks")
+		return nil
+	}
+	var out []task
+	for _, item := range n.items {
+		t := base
+		t.at, t.places, t.own = item.at, maps.Clone(base.places), map[string]string{}
+		t.spec.Env = slices.Clone(base.spec.Env)
+		d.spend(base.size + 64)
+		if item.kind != mapping {
+			d.bad(item.at, "write - name: NAME, and the task's other keys below name", "a task must be a mapping, but this is %s", item.kind)
+			t.faults++
+		}
+		for _, p := range item.pairs {
+			d.taskKey(&t, p)
+		}
+		if t.spec.ID == "" && t.faults == 0 {
+			d.bad(t.at, "add a line name: NAME", "the task has no name")
+			t.faults++
+		}
+		d.finish(&t)
+		out = append(out, t)
+	}
+	return out
+}
+
+// taskKey reads one key of a task.
+func (d *decoder) taskKey(t *task, p pair) {
+	k, ok := d.keys[p.key]
+	if !ok {
+		d.unknownTaskKey(p)
+		t.faults++
+		return
+	}
+	before, field := len(d.faults), k.field()
+	if first, twice := t.own[field]; twice {
+		d.bad(p.at, "keep one of the two", "%s: says the same as %s:, which is here too", p.key, first)
+	}
+	t.own[field] = p.key
+	left := d.left
+	t.places[field] = p.value.at
+	t.gang = t.gang || k.gang
+	d.failed(p.value.at, p.key, k.set(d, t, p.value))
+	t.size += left - d.left
+	t.faults += len(d.faults) - before
+}
+
+// finish fills in what follows from several keys together.
+func (d *decoder) finish(t *task) {
+	if t.spec.Kind == "" {
+		t.spec.Kind = job.Single
+		if t.gang {
+			t.spec.Kind = job.Gang
+		}
+	}
+	if t.spec.Range == (job.Range{}) {
+		t.spec.Range = job.Range{Hi: 1}
+	}
+	if t.script && t.spec.Kind == job.Gang && t.spec.Launch == "" {
+		t.spec.Launch = job.LaunchPrimary // a script calls mpirun itself
+	}
+}
+
+// validate adds what the specification as a whole has against it. Parts that
+// could not be read are left out: what follows from them helps no one.
+func (d *decoder) validate(spec job.Spec, tasks []task, places map[string]place, failed map[string]bool) {
+	var problems job.Problems
+	if !errors.As(job.Validate(spec), &problems) {
+		return
+	}
+	for _, p := range problems {
+		field, at, known := p.Field, place{}, false
+		if rest, ok := strings.CutPrefix(field, "tasks["); ok {
+			number, rest, _ := strings.Cut(rest, "].")
+			i, err := strconv.Atoi(number)
+			if err != nil || i >= len(tasks) || tasks[i].faults > 0 {
+				continue
+			}
+			field = rest
+			name, _, _ := strings.Cut(field, "[")
+			if at, known = tasks[i].places[field]; !known {
+				if at, known = tasks[i].places[name]; !known {
+					at = tasks[i].at
+				}
+			}
+			if _, own := tasks[i].own[name]; known && !own { // the place is in the defaults
+				field = fmt.Sprintf("task %s: %s", spec.Tasks[i].ID, keyOf(field))
+			} else {
+				field = keyOf(field)
+			}
+			p.Text = d.inTasks(p.Text, tasks)
+		} else if at, known = places[field]; failed[field] || !known {
+			continue
+		} else if field == "id" {
+			field = "job"
+		}
+		what, hint, _ := strings.Cut(p.Text, ": ")
+		d.bad(at, hint, "%s: %s", field, what)
+	}
+}
+
+// inTasks replaces tasks[N] by the line of that task.
+func (d *decoder) inTasks(text string, tasks []task) string {
+	before, rest, ok := strings.Cut(text, "tasks[")
+	number, after, closed := strings.Cut(rest, "]")
+	i, err := strconv.Atoi(number)
+	if !ok || !closed || err != nil || i >= len(tasks) {
+		return text
+	}
+	return fmt.Sprintf("%sthe task in line %d%s", before, tasks[i].at.line, after)
+}
+
+// failed adds a value's error: its text, and what would be right after it.
+func (d *decoder) failed(at place, key string, err error) {
+	if err == nil {
+		return
+	}
+	var v valueError
+	if errors.As(err, &v) {
+		if v.at != (place{}) {
+			at = v.at
+		}
+		d.bad(at, v.hint, "%s: %s", key, v.what)
+		return
+	}
+	d.bad(at, "", "%s: %s", key, err)
+}
+
+// valueError is what is wrong with a value.
+type valueError struct {
+	what, hint string
+	at         place // zero: where the value is
+}
+
+func (e valueError) Error() string { return e.what }
+
+// text returns a scalar's text.
+func (d *decoder) text(n *node) (string, error) {
+	switch n.kind {
+	case null:
+		return "", valueError{what: "there is no value", hint: `give one, or remove the line; "" is the empty text`, at: n.at}
+	case scalar:
+		d.spend(len(n.text) + 16)
+		return n.text, nil
+	}
+	return "", valueError{what: fmt.Sprintf("must be a single value, but this is %s", n.kind), at: n.at}
+}

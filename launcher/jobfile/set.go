@@ -1,0 +1,264 @@
+package jobfile
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gangway/launcher/job"
+)
+
+// setArray reads a number of elements, or a first and a last index.
+func setArray(d *decoder, t *task, n *node) error {
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	bad := valueError{what: quote(s) + " is not an array", hint: fmt.Sprintf("write a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray)}
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		first, last = "0", s
+	}
+	lo, err := strconv.ParseUint(first, 10, 32)
+	if err != nil {
+		return bad
+	}
+	hi, err := strconv.ParseUint(last, 10, 32)
+	switch {
+	case err != nil, ok && hi < lo, !ok && hi == 0:
+		return bad
+	case ok:
+		hi++
+	}
+	t.spec.Range = job.Range{Lo: lo, Hi: hi}
+	return nil
+}
+
+// setCommand reads a list of arguments, or a text that is split into words.
+func setCommand(d *decoder, t *task, n *node) error {
+	t.script = false
+	if n.kind == sequence {
+		t.spec.Command = nil
+		for _, item := range n.items {
+			s, err := d.text(item)
+			if err != nil {
+				return valueError{what: "an argument is not a single value", hint: "write arguments as texts, in quotes if need be", at: item.at}
+			}
+			t.spec.Command = append(t.spec.Command, s)
+		}
+		return nil
+	}
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	words, err := splitWords(strings.TrimRight(s, "\n"))
+	switch {
+	case err != nil:
+		return valueError{what: err.Error(), hint: "use script: for a shell, or a list of arguments for a program that is to get it as it stands"}
+	case len(words) > 0 && isAssignment(words[0]):
+		return valueError{what: fmt.Sprintf("begins with %s, which only a shell understands", quote(words[0])), hint: "set variables with env:, or use script:"}
+	}
+	t.spec.Command = words
+	return nil
+}
+
+func isAssignment(word string) bool {
+	name, _, ok := strings.Cut(word, "=")
+	return ok && isName(name)
+}
+
+// setScript reads a script, which becomes a shell's argument.
+func setScript(d *decoder, t *task, n *node) error {
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	shell := []string{"/bin/sh"}
+	if line, ok := strings.CutPrefix(s, "#!"); ok {
+		line, _, _ = strings.Cut(line, "\n")
+		if shell = strings.Fields(line); len(shell) == 0 {
+			shell = []string{""}
+		}
+		if filepath.Base(shell[0]) == "env" && len(shell) > 1 {
+			shell = shell[1:]
+		}
+		switch filepath.Base(shell[0]) {
+		case "sh", "bash", "dash", "ksh", "zsh":
+		default:
+			return valueError{what: quote(shell[0]) + " is not a shell", hint: "put the program into a file that all nodes see, and name that in command:"}
+		}
+	}
+	switch {
+	case strings.TrimSpace(s) == "":
+		return valueError{what: "is empty", hint: "write script: | and the script's lines below it"}
+	case len(s) > maxInline:
+		return valueError{what: fmt.Sprintf("has %d bytes: at most %d fit", len(s), maxInline), hint: "put it into a file that all nodes see, and name that in command:"}
+	}
+	t.spec.Command = append(shell, "-c", s)
+	t.script = true
+	return nil
+}
+
+// setPerNode reads numbers of ranks by node: a mapping, or a list of them.
+func setPerNode(d *decoder, t *task, n *node) error {
+	list := []*node{n}
+	if n.kind == sequence {
+		list = n.items
+	}
+	t.spec.PerNode = nil
+	for _, item := range list {
+		if item.kind != mapping || len(item.pairs) == 0 {
+			return valueError{what: "must name nodes and their ranks", hint: "write {n1: 4, n2: 2}", at: item.at}
+		}
+		for _, p := range item.pairs {
+			s, err := d.text(p.value)
+			if err != nil {
+				return err
+			}
+			if strings.ContainsAny(p.key, "[,]") {
+				return valueError{what: quote(p.key) + " is not the name of one node", hint: "write a line for each node", at: p.at}
+			}
+			ranks, err := parseInt(s)
+			if err != nil {
+				return valueError{what: err.Error(), hint: "write a number of ranks such as 4", at: p.value.at}
+			}
+			d.spend(len(p.key) + 32)
+			t.places[fmt.Sprintf("per-node[%d]", len(t.spec.PerNode))] = p.value.at
+			t.spec.PerNode = append(t.spec.PerNode, job.NodeRanks{Node: p.key, Ranks: ranks})
+		}
+	}
+	return nil
+}
+
+func setMemory(d *decoder, t *task, n *node) error {
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	if t.spec.MemPerRank, err = parseBytes(s); err != nil {
+		return valueError{what: err.Error(), hint: "write a number and B, K, M, G or T (powers of 1024), such as 512M or 16GiB"}
+	}
+	return nil
+}
+
+func setWorkDir(d *decoder, t *task, n *node) error {
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	if s != "" && !strings.HasPrefix(s, "/") && s != "~" && !strings.HasPrefix(s, "~/") {
+		return valueError{what: quote(s) + " is relative, but to what differs between nodes", hint: "begin it with / or ~/"}
+	}
+	t.spec.WorkDir = s
+	return nil
+}
+
+// setEnv reads variables and adds them to those of the defaults.
+func setEnv(d *decoder, t *task, n *node) error {
+	if n.kind != mapping {
+		return valueError{what: fmt.Sprintf("must be a mapping, but this is %s", n.kind), hint: "write NAME: value, one a line", at: n.at}
+	}
+	place := make(map[string]int, len(t.spec.Env))
+	for i, e := range t.spec.Env {
+		name, _, _ := strings.Cut(e, "=")
+		place[name] = i
+	}
+	for _, p := range n.pairs {
+		if !isName(p.key) {
+			return valueError{what: quote(p.key) + " can't be the name of a variable", hint: "names have letters, digits and _, and don't begin with a digit", at: p.at}
+		}
+		s, err := d.text(p.value)
+		if err != nil {
+			return err
+		}
+		d.spend(len(p.key) + 32)
+		if i, ok := place[p.key]; ok {
+			t.spec.Env[i] = p.key + "=" + s
+			continue
+		}
+		place[p.key] = len(t.spec.Env)
+		t.spec.Env = append(t.spec.Env, p.key+"="+s)
+	}
+	return nil
+}
+
+// setSetup reads a script that is sourced first: its text, or {file: PATH}, or
+// {name: NAME, script: TEXT}.
+func setSetup(d *decoder, t *task, n *node) error {
+	if n.kind != mapping {
+		s, err := d.text(n)
+		if err != nil {
+			return err
+		}
+		if looksLikeFile(s) {
+			return valueError{what: quote(s) + " reads as the name of a file, but setup: takes the script itself",
+				hint: "write setup: {file: " + s + "} to source a file, or a line . " + s + " to have the node find it"}
+		}
+		return t.setup(fmt.Sprintf("%s:%d", d.file, n.at.line), []byte(s))
+	}
+	var name, script string
+	named := false
+	for _, p := range n.pairs {
+		s, err := d.text(p.value)
+		if err != nil {
+			return err
+		}
+		switch p.key {
+		case "file":
+			if len(n.pairs) > 1 {
+				return valueError{what: "file: stands alone", hint: "remove the other keys", at: p.at}
+			}
+			return d.setupFile(t, s, p.value.at)
+		case "name":
+			name, named = s, true
+		case "script":
+			script = s
+		default:
+			return valueError{what: quote(p.key) + " has no meaning here", hint: "known are file, or name and script", at: p.at}
+		}
+	}
+	if !named {
+		name = fmt.Sprintf("%s:%d", d.file, n.at.line)
+	}
+	return t.setup(name, []byte(script))
+}
+
+// looksLikeFile reports whether a script is a single word that only a file's
+// name would be.
+func looksLikeFile(s string) bool {
+	s = strings.TrimRight(s, "\n")
+	return s != "" && !strings.ContainsAny(s, " \t\n;|&=") &&
+		(strings.ContainsRune(s, '/') || strings.HasSuffix(s, ".sh") || strings.HasSuffix(s, ".bash"))
+}
+
+func (d *decoder) setupFile(t *task, path string, at place) error {
+	if d.open == nil {
+		return valueError{what: "files can't be read here", hint: "put the script's text below setup: |", at: at}
+	}
+	b, err := d.open(path)
+	switch {
+	case err != nil:
+		return valueError{what: err.Error(), hint: "paths are relative to the job file's directory", at: at}
+	case len(b) > 0 && strings.ContainsRune(string(b), 0):
+		return valueError{what: quote(path) + " is not a shell script: it has zero bytes", at: at}
+	case !utf8.Valid(b):
+		return valueError{what: quote(path) + " is not UTF-8", hint: "save it as UTF-8", at: at}
+	}
+	d.spend(len(b))
+	return t.setup(path, b)
+}
+
+func (t *task) setup(name string, script []byte) error {
+	switch {
+	case len(script) >= maxScript:
+		return valueError{what: fmt.Sprintf("the script is too large: less than %d MiB fit", maxScript>>20), hint: "source a file that all nodes see"}
+	case len(script) == 0:
+		t.spec.Setup = nil // takes the defaults' away
+		return nil
+	}
+	t.spec.Setup = &job.Setup{Name: name, Script: script}
+	return nil
+}
