@@ -101,6 +101,8 @@ func TestOtherUser(t *testing.T) {
 	}
 	a := &agent{cfg: Config{Executable: exe, Log: slog.New(slog.DiscardHandler)}, dir: d, hello: hello, events: make(chan event, 64), done: make(chan struct{}),
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{}}
+	a.forker = proc.NewForker()
+	defer a.forker.Close()
 	s := &session{cluster: "c", out: link.NewQueue[*wire.AgentMessage](), cancel: func() {}}
 	a.open(s)
 	id := fmt.Sprintf("u%d", os.Getpid())
