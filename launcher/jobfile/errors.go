@@ -65,8 +65,8 @@ type fault struct {
 }
 
 // report makes the error for faults in text, which is clean; nil if there are
-// none. Faults that say the same of the same place, as those of defaults do for
-// each task, are one.
+// none. Of several faults in one place the first is told: the others follow
+// from it, or are those of defaults, met again by each task.
 func report(file string, text string, faults []fault) error {
 	if len(faults) == 0 {
 		return nil
@@ -74,7 +74,7 @@ func report(file string, text string, faults []fault) error {
 	slices.SortStableFunc(faults, func(a, b fault) int {
 		return cmp.Or(cmp.Compare(a.at.line, b.at.line), cmp.Compare(a.at.column, b.at.column))
 	})
-	faults = slices.CompactFunc(faults, func(a, b fault) bool { return a.at == b.at && a.message == b.message })
+	faults = slices.CompactFunc(faults, func(a, b fault) bool { return a.at == b.at })
 	e := &Errors{Omitted: max(0, len(faults)-maxProblems)}
 	wanted := map[int]string{}
 	for _, f := range faults[:min(len(faults), maxProblems)] {

@@ -125,6 +125,9 @@ func setPerNode(d *decoder, t *task, n *node) error {
 			if err != nil {
 				return valueError{what: err.Error(), hint: "write a number of ranks such as 4", at: p.value.at}
 			}
+			if ranks < 1 {
+				return valueError{what: fmt.Sprintf("%s has %d ranks", quote(p.key), ranks), hint: "write a number from 1, or leave the node out", at: p.value.at}
+			}
 			d.spend(len(p.key) + 32)
 			t.places[fmt.Sprintf("per-node[%d]", len(t.spec.PerNode))] = p.value.at
 			t.spec.PerNode = append(t.spec.PerNode, job.NodeRanks{Node: p.key, Ranks: ranks})

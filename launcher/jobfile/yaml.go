@@ -158,7 +158,7 @@ func syntax(text string, err error) fault {
 		f.at = tokenPlace(s.Token)
 	}
 	switch {
-	case strings.Contains(s.Message, `'\t'`):
+	case strings.Contains(s.Message, "'\t'"):
 		f.message, f.hint = "a tab indents this line", "YAML is indented with spaces"
 	case strings.Contains(s.Message, "mapping value is not allowed"):
 		f.message = "a colon and a blank begin a value inside another value"

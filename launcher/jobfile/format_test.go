@@ -1,0 +1,178 @@
+package jobfile
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"gangway/launcher/job"
+)
+
+// What Format writes, Parse reads as it was.
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := spec().Draw(t, "spec")
+		text, err := Format(want)
+		if err != nil {
+			t.Fatalf("%v\n%+v", err, want)
+		}
+		got, err := Parse("f", text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("%s\n%s", d, text)
+		}
+		again, err := Format(got)
+		if err != nil || string(again) != string(text) {
+			t.Fatalf("a second Format differs: %v\n%s\n%s", err, text, again)
+		}
+	})
+}
+
+func spec() *rapid.Generator[job.Spec] {
+	id := rapid.StringMatching(`[A-Za-z0-9_-]{1,64}`)
+	return rapid.Custom(func(t *rapid.T) job.Spec {
+		s := job.Spec{ID: id.Draw(t, "id"), Priority: rapid.IntRange(-job.MaxPriority, job.MaxPriority).Draw(t, "priority")}
+		if rapid.Bool().Draw(t, "pool") {
+			s.Pool = id.Draw(t, "pool")
+		}
+		for _, id := range rapid.SliceOfNDistinct(id, 1, 4, rapid.ID).Draw(t, "ids") {
+			s.Tasks = append(s.Tasks, taskSpec(t, id))
+		}
+		return s
+	})
+}
+
+func taskSpec(t *rapid.T, id string) job.TaskSpec {
+	// Texts of every character, and those that YAML could mistake.
+	free := rapid.OneOf(
+		rapid.String(),
+		rapid.StringMatching("[ -~\n\t]{0,40}"),
+		rapid.StringOf(rapid.SampledFrom([]rune("ab:#-?|>&*!%@`\"'\\{}[], \n\t\r~é\u0085\u2028\ufeff\U0001F600"))),
+		rapid.SampledFrom([]string{"", "yes", "null", "~", "1e3", "010", "- a", "a: b", "a #b", "|", "#!/bin/sh\n\n  x\n", "a\n\nb\n", " a\n", "a\n\n", "\n", "---", "..."}),
+	)
+	s := job.TaskSpec{ID: id, Kind: job.Single, Range: job.Range{Hi: 1}}
+	pick := func(label string, values ...string) string {
+		return rapid.SampledFrom(append(values, "")).Draw(t, label)
+	}
+	number := func(label string, most int) int { return rapid.IntRange(0, most).Draw(t, label) }
+	noNUL := func(label string) string {
+		return strings.ReplaceAll(strings.ToValidUTF8(free.Draw(t, label), "?"), "\x00", "0")
+	}
+	switch rapid.IntRange(0, 3).Draw(t, "shape") {
+	case 0:
+		lo := rapid.Uint64Range(0, 1).Draw(t, "lo")
+		s.Range = job.Range{Lo: lo, Hi: lo + rapid.Uint64Range(1, job.MaxArray).Draw(t, "elements")}
+		s.Ranks, s.Nodes = number("ranks", 1), number("nodes", 1)
+	case 1:
+		s.Kind, s.Nodes, s.RanksPerNode = job.Gang, 1+number("nodes", 1000), 1+number("ppn", 500)
+	case 2:
+		s.Kind, s.Ranks = job.Gang, 1+number("ranks", job.MaxRanks-1)
+	case 3:
+		s.Kind = job.Gang
+		for _, n := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-zA-Z0-9_.:-]{1,20}`), 1, 4, rapid.ID).Draw(t, "nodes") {
+			s.PerNode = append(s.PerNode, job.NodeRanks{Node: n, Ranks: 1 + number("ranks", 99)})
+		}
+	}
+	s.CoresPerRank, s.GPUsPerRank = number("cores", 1<<16), number("gpus", 1<<10)
+	s.MemPerRank = rapid.OneOf(rapid.Uint64Range(0, 1<<50), rapid.Map(rapid.Uint64Range(0, 1000), func(n uint64) uint64 { return n << 30 })).Draw(t, "memory")
+	s.Oversubscribe, s.Bcast = rapid.Bool().Draw(t, "oversubscribe"), rapid.Bool().Draw(t, "bcast")
+	s.MPI, s.Launch = pick("mpi", "auto", "none", "openmpi"), job.Launch(pick("launch", "ranks", "primary"))
+	s.Via, s.Bind, s.Network = pick("via", "auto", "pmi"), pick("bind", "core", "none"), pick("network", "ib0", "10.0.0.0/8")
+	for _, d := range []*time.Duration{&s.TimeLimit, &s.KillGrace, &s.LaunchDeadline} {
+		*d = time.Duration(rapid.Int64Range(0, int64(10*365*24*time.Hour)).Draw(t, "time"))
+	}
+	s.Command = append([]string{"x" + noNUL("program")}, rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string {
+		return strings.ReplaceAll(strings.ToValidUTF8(free.Draw(t, "argument"), "?"), "\x00", "0")
+	}), 0, 4).Draw(t, "arguments")...)
+	s.WorkDir = pick("workdir", "/a b/c: d", "~", "~/x")
+	for _, name := range rapid.SliceOfNDistinct(rapid.StringMatching(`[A-Za-z_][A-Za-z0-9_]{0,8}`), 0, 3, rapid.ID).Draw(t, "names") {
+		s.Env = append(s.Env, name+"="+noNUL("value"))
+	}
+	if script := noNUL("script"); script != "" && rapid.Bool().Draw(t, "setup") {
+		s.Setup = &job.Setup{Name: noNUL("name"), Script: []byte(script)}
+	}
+	s.Retries = rapid.IntRange(-1, 1000).Draw(t, "retries")
+	s.OnNodeLoss = job.NodeLoss(pick("loss", "requeue", "fail", "wait"))
+	return s
+}
+
+// What a job file can't say is an error, never a file that says something else.
+func TestFormatRefuses(t *testing.T) {
+	for name, change := range map[string]func(*job.Spec){
+		"session":     func(s *job.Spec) { s.Session = true },
+		"stdin":       func(s *job.Spec) { s.Tasks[0].Stdin = true },
+		"environment": func(s *job.Spec) { s.Tasks[0].EnvBase = []string{"A=1"} },
+		"not UTF-8":   func(s *job.Spec) { s.Tasks[0].Command = []string{"a\xff"} },
+		"relative":    func(s *job.Spec) { s.Tasks[0].WorkDir = "a" },
+		"invalid":     func(s *job.Spec) { s.Tasks[0].MPI = "lam" },
+		"no tasks":    func(s *job.Spec) { s.Tasks = nil },
+	} {
+		s := job.Spec{ID: "a", Tasks: []job.TaskSpec{{ID: "b", Command: []string{"x"}}}}
+		if _, err := Format(s); err != nil {
+			t.Fatal(err)
+		}
+		change(&s)
+		if text, err := Format(s); err == nil {
+			t.Errorf("%s: no error\n%s", name, text)
+		}
+	}
+}
+
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../../examples/jobs/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, f := range files {
+		if _, err := Load(f); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, dir := range []string{"testdata/errors/*.yaml", "../../examples/jobs/*.yaml"} {
+		files, err := filepath.Glob(dir)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
+	}
+	f.Add([]byte("a: &a {b: &c [*a, *c]}\n<<: *a\n"))
+	f.Add([]byte("job: \"\\u0085\"\r\rtasks: [? a : b]\n%YAML 1.2\n--- !!map\n..."))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 1<<16 {
+			t.Skip("long texts only take long")
+		}
+		got, err := Parse("f", text)
+		if err != nil {
+			checkErrors(t, text, err)
+			return
+		}
+		if err := job.Validate(got); err != nil {
+			t.Fatalf("an invalid job: %v", err)
+		}
+		again, err := Format(got)
+		if err != nil {
+			t.Fatalf("%v\n%+v", err, got)
+		}
+		back, err := Parse("f", again)
+		if d := cmp.Diff(got, back, cmpopts.EquateEmpty()); err != nil || d != "" {
+			t.Fatalf("%v %s\n%s", err, d, again)
+		}
+	})
+}
