@@ -46,11 +46,11 @@ func TestKept(t *testing.T) {
 			if c.cc != "" {
 				hello(t, c.cc)
 			}
-			a := ranks(kept(assignment(t, "/bin/sh", "-c", "echo $PWD; env >env.$GANGWAY_RANK; echo said by $GANGWAY_RANK >&2; exit $GANGWAY_RANK")), 2)
+			a := ranks(kept(assignment(t, "/bin/sh", "-c", "echo $PWD; env >env.$GANGWAY_RANK; echo said by $GANGWAY_RANK >&2")), 2)
 			a.Mpi = c.mpi
 			m, r := run(t, a)
-			if r.GetExitCode() != 1 || r.GetOutputEnd() != 0 || len(m.out) != 0 || len(r.GetWarnings()) != 0 {
-				t.Errorf("result %v, streamed %q", r, m.out)
+			if r.GetExitCode() != 0 || len(r.GetRanks()) != 2 || r.GetOutputEnd() != 0 || len(m.out) != 0 || len(r.GetWarnings()) != 0 {
+				t.Fatalf("result %v, streamed %q", r, m.out)
 			}
 			if got := r.GetRanks()[1].GetLastStderr(); got != "said by 1" {
 				t.Errorf("rank 1's last words are %q", got)
