@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"gangway/launcher/agents"
@@ -20,6 +21,7 @@ type traffic struct {
 	mu      sync.Mutex
 	more    *sync.Cond
 	queue   []outItem
+	batch   []outItem // taken from the queue and being written
 	stopped bool
 	parts   map[partKey]*part
 	id      string // attempt
@@ -229,7 +231,8 @@ func (t *traffic) giveUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.discard = true
-	for _, it := range t.queue {
+	// The batch too: the write that hangs may be of its first.
+	for _, it := range slices.Concat(t.batch, t.queue) {
 		if it.out != nil {
 			t.ack(it.node, it.id, it.out)
 		}
@@ -264,7 +267,7 @@ func (t *traffic) print() {
 			t.more.Wait()
 		}
 		batch := t.queue
-		t.queue = nil
+		t.queue, t.batch = nil, batch
 		stopped := t.stopped
 		t.mu.Unlock()
 		for _, it := range batch {

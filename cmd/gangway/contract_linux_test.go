@@ -122,7 +122,14 @@ func TestStuckOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.Process.Signal(os.Interrupt)
-	p.status()
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it waits for its reader")
+	}
+	if got := p.status(); got != 130 {
+		t.Errorf("status %d, want 130; %s", got, p.err)
+	}
 	b.nothingLeft(5 * time.Second)
 }
 
