@@ -63,6 +63,9 @@ type Config struct {
 // heartbeat is how often session jobs' leases are renewed.
 const heartbeat = 2 * time.Second
 
+// refusalWait is how long a refused agent may take to hang up.
+const refusalWait = 2 * time.Second
+
 // Fleet keeps a session to every node.
 type Fleet struct {
 	cfg     Config
@@ -218,7 +221,13 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 		return serr
 	}
 	if err != nil {
-		return err
+		h.err = fmt.Errorf("node %s: %w", h.node.name, err)
+		// The agent hangs up when it has read why; to do it first could cut
+		// the answer off.
+		late := time.AfterFunc(refusalWait, h.cancel)
+		defer late.Stop()
+		_, _ = stream.Receive()
+		return nil
 	}
 	second, err := stream.Receive()
 	if err != nil {

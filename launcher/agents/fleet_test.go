@@ -240,6 +240,7 @@ func TestSessionRefused(t *testing.T) {
 			if m := a.hear().GetWelcome(); !strings.Contains(m.GetError(), c.want) {
 				t.Errorf("welcome %v, want an error with %q", m, c.want)
 			}
+			a.cut()
 			if err := next(t, w.failed, "failure"); err == nil || !strings.Contains(err.Error(), "node n: ") || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("failed with %v, want %q", err, c.want)
 			}
