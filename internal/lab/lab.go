@@ -39,6 +39,8 @@ type Lab struct {
 	dir   string // shared by all hosts at the same path
 	sw    *keeper
 	hosts []*Host
+
+	config *config // nil when found by Open
 }
 
 type config struct {
@@ -167,7 +169,7 @@ func Up(ctx context.Context, n int, opts ...Option) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{dir: dir}
+	l := &Lab{dir: dir, config: c}
 	for i := range n + 1 {
 		l.hosts = append(l.hosts, &Host{
 			lab: l, index: i,

@@ -303,3 +303,32 @@ func TestDetached(t *testing.T) {
 		t.Error("a closed lab opens")
 	}
 }
+
+func TestRecreate(t *testing.T) {
+	l := New(t, 2)
+	boot := run(t, l.Host(1), "cat /proc/sys/kernel/random/boot_id")
+	run(t, l.Host(1), "touch /tmp/here")
+	run(t, l.Host(2), "ssh n1 true")
+	if err := l.Recreate(t.Context(), 1); err == nil {
+		t.Error("a host that runs was booted again")
+	}
+	for range 2 {
+		if err := l.Destroy(1); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Recreate(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, l.Host(2), "ssh n1 hostname"); got != "n1" {
+			t.Errorf("by ssh there is %q, want n1", got)
+		}
+		now := run(t, l.Host(1), "cat /proc/sys/kernel/random/boot_id")
+		if now == boot {
+			t.Errorf("boot id %s as before", now)
+		}
+		boot = now
+		if files, err := l.Files(1); err != nil || len(files) != 0 {
+			t.Errorf("files of a host just booted: %v, %v", files, err)
+		}
+	}
+}

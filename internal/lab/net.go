@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,13 +22,19 @@ func port(i int) string { return "p" + strconv.Itoa(i) }
 // wire joins every host to the bridge by a pair of virtual interfaces.
 func (l *Lab) wire(ctx context.Context) error {
 	var b strings.Builder
-	for i, h := range l.hosts {
-		// The kernel takes the pid as this process sees it: entering a network
-		// namespace alone changes no pid.
-		fmt.Fprintf(&b, "link add %s type veth peer name eth0 netns %d\n", port(i), h.keeper.pid)
-		fmt.Fprintf(&b, "link set %s master br0 up\n", port(i))
+	for _, h := range l.hosts {
+		b.WriteString(h.cable())
 	}
 	return l.switchIP(ctx, b.String())
+}
+
+// cable returns ip's commands that join the host to the bridge. The hardware
+// address is the host's for ever: its neighbours remember it.
+func (h *Host) cable() string {
+	// The kernel takes the pid as this process sees it: entering a network
+	// namespace alone changes no pid.
+	return fmt.Sprintf("link add %s type veth peer name eth0 address 02:4d:00:00:00:%02x netns %d\nlink set %[1]s master br0 up\n",
+		port(h.index), h.index, h.keeper.pid)
 }
 
 // switchIP runs ip's commands in the bridge's namespace.
@@ -63,7 +70,7 @@ func (l *Lab) Mend(i int) error { return l.setPort(i, portForwarding) }
 
 // Destroy takes host i away as a power loss does: its peers hear nothing, its
 // processes are gone, and so is what was in its /tmp, /run and /dev/shm. It
-// can't be brought back; destroying it again does nothing.
+// needs Recreate to come back; destroying it again does nothing.
 func (l *Lab) Destroy(i int) error {
 	h := l.hosts[i]
 	if l.sw != nil && h.keeper.alive() {
@@ -86,6 +93,42 @@ func (l *Lab) Destroy(i int) error {
 		}
 	}
 	return fmt.Errorf("host %s: its processes did not end", h.name)
+}
+
+// Recreate boots a destroyed host again: the same name, address and host key,
+// another boot id, and nothing in its /tmp, /run and /dev/shm. A lab found by
+// Open can't.
+func (l *Lab) Recreate(ctx context.Context, i int) error {
+	h := l.hosts[i]
+	if l.config == nil {
+		return fmt.Errorf("host %s: only the process that built the lab can boot it again", h.name)
+	}
+	if h.keeper.alive() {
+		return fmt.Errorf("host %s runs: destroy it first", h.name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bringUp)
+	defer cancel()
+	// The kernel takes its end of the old cable away in its own time.
+	_ = l.switchIP(ctx, "link del "+port(i)+"\n")
+	if err := os.WriteFile(filepath.Join(l.dir, "hosts", h.name, "boot_id"), []byte(newUUID()+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := h.start(l.config); err != nil {
+		return err
+	}
+	if err := l.switchIP(ctx, h.cable()); err != nil {
+		return fmt.Errorf("host %s: %w", h.name, err)
+	}
+	if err := h.keeper.release(ctx); err != nil {
+		return fmt.Errorf("host %s: %w", h.name, err)
+	}
+	if err := h.startSSHD(); err != nil {
+		return fmt.Errorf("sshd on %s: %w", h.name, err)
+	}
+	if err := h.waitSSHD(ctx); err != nil {
+		return fmt.Errorf("sshd on %s: %w", h.name, err)
+	}
+	return nil
 }
 
 // Bytes returns what host i has received and sent through its interface since
