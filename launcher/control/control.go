@@ -149,9 +149,7 @@ func (c *Control) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-c.inbox:
-			if err := c.take(r, &round); err != nil {
-				return err
-			}
+			c.take(r, &round)
 		case <-wake.C:
 			round.replan = true
 		case <-tick.C:
@@ -162,17 +160,21 @@ func (c *Control) Run(ctx context.Context) error {
 		for n := 1; n < batchLimit; n++ {
 			select {
 			case r := <-c.inbox:
-				if err := c.take(r, &round); err != nil {
-					return err
-				}
+				c.take(r, &round)
 				continue
 			default:
 			}
 			break
 		}
+		if err := c.flush(&round); err != nil {
+			return err
+		}
 		if round.replan {
 			at, err := c.plan(&round)
 			if err != nil {
+				return err
+			}
+			if err := c.flush(&round); err != nil {
 				return err
 			}
 			if !at.IsZero() {
@@ -183,32 +185,60 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// round collects what one turn of the applier has to do at its end.
+// round collects what one turn of the applier has to do. Its events are
+// committed together: a commit costs the same for one as for hundreds.
 type round struct {
+	rows    []job.Row
+	notices []state.Notice
+	answers []func(failed error) // what waits for the commit; failed: it went wrong
 	touched map[string]bool
 	replan  bool
 }
 
-func (c *Control) take(r request, rd *round) error {
+func (c *Control) take(r request, rd *round) {
 	if r.read != nil {
-		r.read(c.cfg.Cluster)
-		r.reply <- nil
-		return nil
+		rd.answers = append(rd.answers, func(failed error) {
+			if failed == nil {
+				r.read(c.cfg.Cluster)
+			}
+			r.reply <- failed
+		})
+		return
 	}
 	err := c.apply(r.what, rd)
-	var f fatal
-	if errors.As(err, &f) {
-		if r.reply != nil {
-			r.reply <- err
+	if r.reply == nil {
+		if err != nil {
+			c.cfg.Log.Error("event refused", "event", fmt.Sprintf("%T", r.what), "err", err)
 		}
-		return err
+		return
 	}
-	if r.reply != nil {
+	// A refusal waits too: its reason may be an event that is not yet durable.
+	rd.answers = append(rd.answers, func(failed error) {
+		if failed != nil {
+			err = failed
+		}
 		r.reply <- err
-	} else if err != nil {
-		c.cfg.Log.Error("event refused", "event", fmt.Sprintf("%T", r.what), "err", err)
+	})
+}
+
+// flush commits what the round has applied, then lets it be known.
+func (c *Control) flush(rd *round) error {
+	var failed error
+	if len(rd.rows) > 0 {
+		if err := c.cfg.Store.Commit(rd.rows); err != nil {
+			failed = fatal{err}
+		}
 	}
-	return nil
+	for _, answer := range rd.answers {
+		answer(failed)
+	}
+	if failed == nil {
+		for _, n := range rd.notices {
+			c.cfg.Notice(n)
+		}
+	}
+	rd.rows, rd.answers, rd.notices = nil, nil, nil
+	return failed
 }
 
 func (c *Control) apply(what state.What, rd *round) error {
@@ -217,9 +247,7 @@ func (c *Control) apply(what state.What, rd *round) error {
 	if err != nil {
 		return err
 	}
-	if err := c.cfg.Store.Commit(ch.Rows); err != nil {
-		return fatal{err}
-	}
+	rd.rows = append(rd.rows, ch.Rows...)
 	for _, n := range ch.Touched {
 		rd.touched[n] = true
 	}
@@ -234,10 +262,10 @@ func (c *Control) apply(what state.What, rd *round) error {
 	case state.Inventory:
 		// A new session is told everything, also that there is nothing.
 		rd.touched[w.Node] = true
+	case state.NodeRemoved:
+		delete(c.down, w.Node)
 	}
-	for _, n := range ch.Notices {
-		c.cfg.Notice(n)
-	}
+	rd.notices = append(rd.notices, ch.Notices...)
 	return nil
 }
 
