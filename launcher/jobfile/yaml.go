@@ -3,6 +3,7 @@ package jobfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -15,10 +16,11 @@ import (
 // This file is all that knows the YAML library.
 
 // Bounds on a text's structure. The library's parser recurses once per level
-// and per key of a mapping, and its time is quadratic in the latter.
+// and per key of a mapping, and its time is quadratic in the latter, and in
+// empty items of a list.
 const (
 	maxDepth = 32
-	maxKeys  = 1024
+	maxKeys  = 512
 
 	maxMerged = 100_000 // keys that merges bring, in all
 )
@@ -91,55 +93,63 @@ func read(text string) (n *node, faults []fault) {
 }
 
 // bounded looks for nesting and mappings that the parser can't take. It counts
-// generously: a mapping is the keys at one column without a lesser column in
-// between.
+// generously: a block mapping is the entries at one column without a lesser
+// column in between.
 func bounded(tokens token.Tokens) *fault {
-	deep, run, line := 0, 0, 0
-	keys := map[int]int{} // by column
-	flow := []int{}
-	for i, t := range tokens {
-		if t.Position == nil {
+	run, line, empty := 0, 0, 0
+	last := token.UnknownType
+	entry := 0                // column where the line's entry begins, after dashes; 0: at the next token
+	keys := map[int]int{}     // of block mappings, by column
+	flow := make([]int, 0, 8) // entries of the open flow collections' mappings
+	inner := make([]token.Type, 0, 8)
+	for _, t := range tokens {
+		if t.Position == nil || t.Type == token.CommentType {
 			continue
 		}
+		column := t.Position.Column
 		if t.Position.Line != line {
-			line, run = t.Position.Line, 0
-			if len(flow) == 0 && t.Type != token.CommentType {
-				for c := range keys {
-					if c > t.Position.Column {
-						delete(keys, c)
-					}
-				}
-			}
+			line, run, entry = t.Position.Line, 0, 0
 		}
+		if entry == 0 && len(flow) == 0 {
+			entry = column
+			maps.DeleteFunc(keys, func(c, _ int) bool { return c > column })
+		}
+		n := 0
+		if t.Type == token.SequenceEntryType && last == t.Type && run == 0 {
+			empty++
+		}
+		last = t.Type
 		switch t.Type {
 		case token.SequenceStartType, token.MappingStartType:
-			deep++
-			flow = append(flow, 0)
+			flow, inner = append(flow, 0), append(inner, t.Type)
 		case token.SequenceEndType, token.MappingEndType:
-			deep = max(deep-1, 0)
-			flow = flow[:max(len(flow)-1, 0)]
-		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
+			flow, inner = flow[:max(len(flow)-1, 0)], inner[:max(len(inner)-1, 0)]
+		case token.SequenceEntryType:
+			run, entry = run+1, 0
+			maps.DeleteFunc(keys, func(c, _ int) bool { return c > column }) // an item's mapping is a new one
+		case token.AnchorType, token.TagType:
 			run++
-			for c := range keys { // an item's mapping is a new one
-				if t.Type == token.SequenceEntryType && c > t.Position.Column {
-					delete(keys, c)
-				}
+		case token.CollectEntryType:
+			if top := len(flow) - 1; top >= 0 && inner[top] == token.MappingStartType {
+				flow[top]++
+				n = flow[top]
 			}
-		case token.MappingValueType:
-			n := 0
-			if len(flow) > 0 {
-				flow[len(flow)-1]++
-				n = flow[len(flow)-1]
-			} else if i > 0 && tokens[i-1].Position != nil {
-				c := tokens[i-1].Position.Column
-				keys[c]++
-				n = keys[c]
+		case token.MappingValueType, token.MappingKeyType:
+			if t.Type == token.MappingKeyType {
+				run++
 			}
-			if n > maxKeys {
-				return &fault{tokenPlace(t), fmt.Sprintf("a mapping has more than %d keys", maxKeys), "use lists, or an array"}
+			if len(flow) == 0 {
+				keys[entry]++
+				n = keys[entry]
 			}
 		}
-		if deep > maxDepth || run > maxDepth || len(keys) > maxDepth {
+		if n > maxKeys {
+			return &fault{tokenPlace(t), fmt.Sprintf("a mapping has more than %d keys", maxKeys), "use lists, or an array"}
+		}
+		if empty > maxKeys {
+			return &fault{tokenPlace(t), fmt.Sprintf("more than %d items of lists are empty", maxKeys), "remove the dashes that nothing follows"}
+		}
+		if len(flow) > maxDepth || run > maxDepth || len(keys) > maxDepth {
 			return &fault{tokenPlace(t), fmt.Sprintf("the nesting is deeper than %d levels", maxDepth), "a job file needs at most 5"}
 		}
 	}
