@@ -315,6 +315,14 @@ func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec j
 	if err := b.checkPool(spec.Pool); err != nil {
 		return "", err
 	}
+	for i, t := range spec.Tasks {
+		switch {
+		case t.Resolve().Range.Len() > 1:
+			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "arrays are not in this version: submit the tasks one by one"}
+		case t.Stdin || t.Bcast || t.PlanOnly:
+			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
+		}
+	}
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err
