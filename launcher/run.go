@@ -99,7 +99,9 @@ type run struct {
 	failed  chan error // a node that can't be reached at all
 	traffic *traffic
 	jobUID  string
-	last    *job.Outcome // of the try after which there is none, as its input was read
+	// interrupted: the user has asked for the end.
+	interrupted bool
+	last        *job.Outcome // of the try after which there is none, as its input was read
 }
 
 // Run carries the job through and returns when nothing of it is left, or ctx is
@@ -134,10 +136,7 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 		applier.Wait()
 		drained.Wait()
 		r.traffic.stop()
-		if r.traffic.gaveUp() {
-			return // the printer may hang in a write for ever
-		}
-		printer.Wait()
+		r.printed(ctx, &printer)
 	}()
 	for _, n := range nodes {
 		if err := r.ctl.Do(ctx, state.NodeAdded{Node: n.Name}); err != nil {
@@ -164,6 +163,38 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 
 // abandonWait is how long the output of a cancelled job is waited for.
 const abandonWait = 5 * time.Second
+
+// printed waits until the rest of the output is written, which takes as long as
+// its reader likes, unless the user asks for the end: the printer may hang in a
+// write for ever.
+func (r *run) printed(ctx context.Context, printer *sync.WaitGroup) {
+	if r.traffic.gaveUp() {
+		return
+	}
+	written := make(chan struct{})
+	go func() { printer.Wait(); close(written) }()
+	var abandon <-chan time.Time
+	over := ctx.Done()
+	if r.interrupted {
+		abandon = time.After(abandonWait)
+	}
+	for {
+		select {
+		case <-written:
+			return
+		case <-over:
+			over, abandon = nil, time.After(abandonWait)
+			continue
+		case s := <-r.cfg.Signals:
+			if !s.Cancel {
+				continue
+			}
+		case <-abandon:
+		}
+		r.traffic.giveUp()
+		return
+	}
+}
 
 // goodbyeWait is how long the end of a job may take to be confirmed by the
 // nodes: a lease and its margin, after which they end it by themselves.
@@ -256,6 +287,7 @@ func (r *run) follow(ctx context.Context, appDone <-chan struct{}) (RunResult, e
 				r.traffic.signal(s.Number)
 				break
 			}
+			r.interrupted = true
 			if abandon != nil {
 				r.traffic.giveUp() // asked once more
 			}
