@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -86,9 +87,13 @@ func (r Reason) String() string {
 	default:
 		b.WriteString(string(r.Code))
 	}
-	for i, n := range r.Nodes {
+	nodes := slices.Clone(r.Nodes)
+	nodes = slices.DeleteFunc(nodes, func(n NodeShort) bool {
+		return n.Want == 0 && n.Detail == "" && names(r.Detail, n.Node) // said already
+	})
+	for i, n := range nodes {
 		if i == maxShown {
-			fmt.Fprintf(&b, ", and %d more nodes", len(r.Nodes)-i)
+			fmt.Fprintf(&b, ", and %d more nodes", len(nodes)-i)
 			break
 		}
 		b.WriteString([]string{": ", ", "}[min(i, 1)] + n.Node)
@@ -106,6 +111,11 @@ func (r Reason) String() string {
 		b.WriteString("; " + r.Hint)
 	}
 	return b.String()
+}
+
+// names reports whether a word of the text is the name.
+func names(text, name string) bool {
+	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' || r == ':' || r == ';' }), name)
 }
 
 // needs writes "4 cores, 2 free" in the unit of the code.
