@@ -129,8 +129,8 @@ func TestResolve(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	for want, r := range map[string]Reason{
-		"rank 0 on n1 ended with status 1": {Code: FailRank, Detail: "rank 0 on n1 ended with status 1", Nodes: []NodeShort{{Node: "n1"}}},
-		"it failed: n1":                    {Code: FailRank, Detail: "it failed", Nodes: []NodeShort{{Node: "n1"}}},
+		"rank 0 on n1 ended with status 1":                     {Code: FailRank, Detail: "rank 0 on n1 ended with status 1", Nodes: []NodeShort{{Node: "n1"}}},
+		"it failed: n1":                                        {Code: FailRank, Detail: "it failed", Nodes: []NodeShort{{Node: "n1"}}},
 		"needs 4 cores, 1 free: n1 has 1 of 4 (held by bob)":   {Code: WaitCores, Want: 4, Have: 1, Nodes: []NodeShort{{Node: "n1", Want: 4, Have: 1, Detail: "(held by bob)"}}},
 		"needs 1 core, 0 free":                                 {Code: WaitClaimed, Want: 1},
 		"needs 1.5 GiB, 512 MiB free: n1 has 512 MiB of 2 GiB": {Code: WaitMemory, Want: 3 << 29, Have: 1 << 29, Nodes: []NodeShort{{Node: "n1", Want: 2 << 30, Have: 1 << 29}}},
