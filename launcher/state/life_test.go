@@ -504,3 +504,33 @@ func TestNodesComeAndGo(t *testing.T) {
 	w.plan()
 	wantEqual(t, "epoch of an attempt", uint64(2), w.only(task).Epoch)
 }
+
+// TestNodeBootedAgain: what a node was sent before it was booted again may have
+// begun there, though nothing was heard of it; it is not sent a second time.
+func TestNodeBootedAgain(t *testing.T) {
+	for _, policy := range []job.NodeLoss{job.NodeLossRequeue, job.NodeLossFail, job.NodeLossWait} {
+		t.Run(string(policy), func(t *testing.T) {
+			w := newWorld(t)
+			w.fleet(4)
+			_, task := w.submit("abcd", job.TaskSpec{OnNodeLoss: policy})
+			w.plan()
+			first := w.only(task)
+			w.apply(NodeDown{Node: "n1"})
+			w.apply(NodeUp{Node: "n1", Boot: "c", Topology: machine(4, 8<<30, "10.0.0.1")})
+			w.apply(Inventory{Node: "n1"})
+			if _, ok := w.c.Attempt(first.ID); ok {
+				t.Fatal("the attempt of before the boot lives on")
+			}
+			w.plan()
+			if policy == job.NodeLossFail {
+				wantEqual(t, "reason", job.FailNodeLost, w.status(task).Last.Reason.Code)
+				return
+			}
+			if again := w.only(task); again.ID == first.ID {
+				t.Errorf("attempt %s is sent a second time", again.ID)
+			}
+			w.serve(good)
+			wantEqual(t, "success", true, w.status(task).Last.Success)
+		})
+	}
+}

@@ -51,6 +51,13 @@ func (e NodeUp) apply(c *Cluster, t *change) error {
 	if err != nil {
 		return err
 	}
+	if n.row.Boot != "" && e.Boot != "" && n.row.Boot != e.Boot {
+		// Also what was never heard of: it may have been sent, and begun.
+		for _, a := range slices.Clone(n.live) {
+			i, _ := a.part(e.Node)
+			t.gone(a, i, nodeLost(e.Node, "it was booted again"))
+		}
+	}
 	topo := e.Topology
 	n.setTopology(&topo)
 	n.row.Agent, n.row.Boot, n.row.GPUs = e.Agent, e.Boot, slices.Clone(e.GPUs)
