@@ -60,11 +60,18 @@ type Config struct {
 	Up func(node string)
 }
 
-// heartbeat is how often session jobs' leases are renewed.
+// heartbeat is how often leases are renewed, short ones more often.
 const heartbeat = 2 * time.Second
 
 // refusalWait is how long a refused agent may take to hang up.
 const refusalWait = 2 * time.Second
+
+func (c Config) beat() time.Duration {
+	if c.Lease <= 0 {
+		return heartbeat
+	}
+	return max(min(heartbeat, c.Lease/5), 10*time.Millisecond)
+}
 
 // Fleet keeps a session to every node.
 type Fleet struct {
@@ -265,7 +272,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	}
 	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Topology: topo})
 	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(f.cfg.beat())
 	defer beat.Stop()
 	stopBeat := make(chan struct{})
 	var beats sync.WaitGroup
