@@ -25,8 +25,9 @@ type session struct {
 	out     *link.Queue[*wire.AgentMessage]
 	over    chan struct{} // closed when serve returns
 	cancel  context.CancelFunc
-	bye     bool // the launcher wants nothing more
-	parted  bool // it was told that nothing of it is left
+	bye     bool            // the launcher wants nothing more
+	parted  bool            // it was told that nothing of it is left
+	shown   map[string]bool // ids of shims that the launcher knows from this session
 }
 
 func (s *session) send(m *wire.AgentMessage) { s.out.Put(m) }
@@ -82,6 +83,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 		cluster: w.GetCluster(), epoch: w.GetEpoch(), who: w.GetWho(),
 		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
 		out:   link.NewQueue[*wire.AgentMessage](), over: make(chan struct{}), cancel: cancel,
+		shown: map[string]bool{},
 	}
 	defer close(s.over)
 	a.post(func(a *agent) { a.open(s) })
@@ -232,6 +234,7 @@ func (a *agent) inventory(s *session) *wire.Inventory {
 	inv := &wire.Inventory{Foreign: a.foreign(s.cluster)}
 	for _, sh := range a.sorted() {
 		if sh.e.Cluster == s.cluster {
+			s.shown[sh.e.ID] = true
 			inv.Shims = append(inv.Shims, &wire.ShimState{Id: sh.e.ID, Name: sh.name(), Phase: sh.phase})
 		}
 	}

@@ -107,11 +107,16 @@ func (a *agent) desired(s *session, d *wire.Desired) {
 	}
 	a.release(s.cluster, func(id string) bool { return d.GetFull() || keep[id] || slices.Contains(d.GetRemove(), id) })
 	for _, as := range d.GetSet() {
-		if a.shims[as.GetId()] == nil && !s.bye { // nothing begins after a goodbye
+		// Nothing begins after a goodbye, and nothing for a second time: the
+		// launcher may not have read yet that what it was shown has ended.
+		if id := as.GetId(); a.shims[id] == nil && !s.bye && !s.shown[id] {
 			a.start(s, as)
 		}
 	}
 	gone := d.GetRemove()
+	for _, id := range gone { // it knows now, and no id is used again
+		delete(s.shown, id)
+	}
 	if d.GetFull() {
 		gone = nil
 		for _, sh := range a.sorted() {
@@ -142,8 +147,11 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		refuse(wire.ErrorCode_ERROR_SPEC, err)
 		return
 	}
-	if as.GetName().GetEpoch() < a.epochs[s.cluster] {
-		refuse(wire.ErrorCode_ERROR_STALE_EPOCH, fmt.Errorf("epoch %d is over, this node has seen %d", as.GetName().GetEpoch(), a.epochs[s.cluster]))
+	// The order's epoch is the session's; the attempt may have been placed by an
+	// earlier launcher, which had no time to send it.
+	if s.epoch < a.epochs[s.cluster] || as.GetName().GetEpoch() > s.epoch {
+		refuse(wire.ErrorCode_ERROR_STALE_EPOCH, fmt.Errorf("attempt of epoch %d from a launcher of epoch %d, and this node has seen %d",
+			as.GetName().GetEpoch(), s.epoch, a.epochs[s.cluster]))
 		return
 	}
 	cpus, err := topology.ParseCPUSet(as.GetCpus())
@@ -183,6 +191,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		return
 	}
 	a.shims[e.ID] = sh
+	s.shown[e.ID] = true
 	a.claimsChanged(s.cluster)
 }
 

@@ -1,0 +1,65 @@
+package nodeagent
+
+import (
+	"strings"
+	"testing"
+
+	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
+)
+
+// answers lets the agent handle what the launcher wants, and returns what it
+// has to say to it.
+func answers(a *agent, s *session, as *wire.Assignment) []*wire.AgentMessage {
+	s.out = link.NewQueue[*wire.AgentMessage]()
+	a.desired(s, &wire.Desired{Set: []*wire.Assignment{as}})
+	s.out.Finish()
+	var out []*wire.AgentMessage
+	for m, ok := s.out.Take(); ok; m, ok = s.out.Take() {
+		out = append(out, m)
+	}
+	return out
+}
+
+// TestEpochOfAnOrder: what decides is the epoch of who gives the order, not of
+// who placed the attempt.
+func TestEpochOfAnOrder(t *testing.T) {
+	for _, c := range []struct {
+		what                     string
+		attempt, launcher, known uint64
+		stale                    bool
+	}{
+		{"of this launcher", 3, 3, 3, false},
+		{"placed by the launcher before", 2, 3, 3, false},
+		{"from a launcher that was replaced", 2, 2, 3, true},
+		{"of a launcher to come", 4, 3, 3, true},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			a := &agent{shims: map[string]*shim{}, epochs: map[string]uint64{"c": c.known}}
+			s := &session{cluster: "c", epoch: c.launcher, shown: map[string]bool{}}
+			// The cores are nonsense, so that nothing is started in any case.
+			got := answers(a, s, &wire.Assignment{Id: "t-0-1", NodeDir: "/tmp/gangway-t-0-1", Cpus: "x", NodeCount: 1,
+				Name: &wire.AttemptName{Cluster: "c", TaskUid: "t", Range: &wire.Range{Hi: 1}, Attempt: 1, Epoch: c.attempt}})
+			if len(got) != 1 {
+				t.Fatalf("%d answers, want a refusal: %v", len(got), got)
+			}
+			e := got[0].GetError()
+			if stale := e.GetCode() == wire.ErrorCode_ERROR_STALE_EPOCH; stale != c.stale {
+				t.Errorf("refused by %v %q, stale should be %v", e.GetCode(), e.GetMessage(), c.stale)
+			}
+			if !c.stale && strings.Contains(e.GetMessage(), "epoch") {
+				t.Errorf("refused for its epoch: %s", e.GetMessage())
+			}
+		})
+	}
+}
+
+// TestNothingBeginsTwice: the launcher was shown a shim that has ended since,
+// and wants it as if it were there.
+func TestNothingBeginsTwice(t *testing.T) {
+	a := &agent{shims: map[string]*shim{}, epochs: map[string]uint64{}}
+	s := &session{cluster: "c", epoch: 1, shown: map[string]bool{"t-0-1": true}}
+	if got := answers(a, s, &wire.Assignment{Id: "t-0-1", Name: &wire.AttemptName{Cluster: "c"}}); len(got) > 0 {
+		t.Errorf("it was tried again: %v", got)
+	}
+}
