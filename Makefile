@@ -4,11 +4,13 @@ GO ?= go
 export CGO_ENABLED ?= 0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 5s
+ROUNDS ?= 500
+SEED ?= 1
 BUF_VERSION := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 CONNECT_VERSION := v1.21.1
 
-.PHONY: help build fmt lint test race fuzz-smoke verify demo generate bench-launch deps
+.PHONY: help build fmt lint test race fuzz-smoke chaos verify demo generate bench-launch deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +38,14 @@ race: deps ## the tests of what runs concurrently, under the race detector
 fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
 	@bash .ci/fuzz-smoke $(FUZZTIME)
 
-verify: ## the long rest: lint, race, fuzzing, examples, peers
+chaos: deps ## ROUNDS (500) seeded rounds of kills, cuts and lost hosts under load; needs root
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) $(GO) test ./cmd/gangway -run 'TestChaos$$' -count=1 -v -timeout 90m
+
+verify: ## the long rest: lint, race, fuzzing, chaos, examples, peers
 	bash .ci/deps.sh --all
 	$(MAKE) lint test race
 	$(MAKE) fuzz-smoke FUZZTIME=60s
+	$(MAKE) chaos
 	bash examples/cfd-cavity/run.sh
 	python3 benchmarks/peers/launch/run.py
 
