@@ -29,9 +29,9 @@ type Config struct {
 	Listener   net.Listener // further connections, already authenticated (nil: none)
 	// Dial opens a connection to a launcher, already authenticated, and is
 	// called again, with a pause, whenever it has ended (nil: none).
-	Dial func(ctx context.Context) (net.Conn, error)
-	Log  *slog.Logger
-	Ready      func() // called once when the socket accepts
+	Dial  func(ctx context.Context) (net.Conn, error)
+	Log   *slog.Logger
+	Ready func() // called once when the socket accepts
 }
 
 const (

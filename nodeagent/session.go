@@ -30,6 +30,16 @@ type session struct {
 	shown   map[string]bool // ids of shims that the launcher knows from this session
 }
 
+// patience is how long the session may be without any message. It bounds how
+// late a heartbeat may come and still renew leases: the launcher gives work up
+// after one and a half of them, whatever is still on its way to the node.
+func (s *session) patience() time.Duration {
+	if s.lease > 0 {
+		return min(silence, s.lease/2)
+	}
+	return silence
+}
+
 func (s *session) send(m *wire.AgentMessage) { s.out.Put(m) }
 
 // gone says the session's last word; the launcher then closes the connection.
@@ -101,7 +111,8 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 			}
 		}
 	})
-	watch := time.AfterFunc(silence, cancel)
+	quiet := s.patience()
+	watch := time.AfterFunc(quiet, cancel)
 	bye := false
 	for {
 		m, err := stream.Receive()
@@ -111,7 +122,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 			}
 			break
 		}
-		watch.Reset(silence)
+		watch.Reset(quiet)
 		bye = bye || m.GetGoodbye() != nil
 		a.post(func(a *agent) { a.handle(s, m) })
 	}
