@@ -84,7 +84,9 @@ func (a *agent) adopt(ctx context.Context) {
 		a.cfg.Log.Error("reading the registry", "err", err)
 	}
 	for _, e := range entries {
-		sh := &shim{e: e, phase: wire.Phase_PHASE_RUNNING}
+		// How far it is, it says itself. A guess would make the launcher tell
+		// one that still prepares to launch, which it would not do.
+		sh := &shim{e: e, phase: wire.Phase_PHASE_UNSPECIFIED}
 		a.shims[e.ID] = sh
 		if e.Epoch > a.epochs[e.Cluster] {
 			a.epochs[e.Cluster] = e.Epoch

@@ -1,6 +1,8 @@
 package nodeagent
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -61,5 +63,28 @@ func TestNothingBeginsTwice(t *testing.T) {
 	s := &session{cluster: "c", epoch: 1, shown: map[string]bool{"t-0-1": true}}
 	if got := answers(a, s, &wire.Assignment{Id: "t-0-1", Name: &wire.AttemptName{Cluster: "c"}}); len(got) > 0 {
 		t.Errorf("it was tried again: %v", got)
+	}
+}
+
+// TestAdoptedShim: how far a shim of an earlier agent is, is not known before it
+// says so; that it runs must not be claimed.
+func TestAdoptedShim(t *testing.T) {
+	dir, err := OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.save(entry{ID: "t-0-1", Cluster: "c", NodeDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody looks after it
+	a := &agent{dir: dir, ctx: ctx, events: make(chan event), done: make(chan struct{}), shims: map[string]*shim{}, epochs: map[string]uint64{},
+		cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	close(a.done)
+	a.adopt(ctx)
+	a.wg.Wait()
+	inv := a.inventory(&session{cluster: "c", shown: map[string]bool{}})
+	if len(inv.GetShims()) != 1 || inv.GetShims()[0].GetPhase() != wire.Phase_PHASE_UNSPECIFIED {
+		t.Errorf("inventory %v: want one shim in an unknown phase", inv.GetShims())
 	}
 }
