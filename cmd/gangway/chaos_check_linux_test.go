@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
+	"gangway/internal/lab"
 	"gangway/launcher/job"
 )
 
@@ -140,8 +142,11 @@ func (c *chaos) stuck() string {
 		fmt.Fprintf(&b, "\n%+v", n)
 	}
 	for i := 1; i <= chaosHosts; i++ {
-		for _, p := range c.b.find(i, role("shim")) {
-			fmt.Fprintf(&b, "\nn%d: shim %s", i, variable(p, "GANGWAY_ID"))
+		for _, p := range c.b.find(i, func(p lab.Proc) bool { return variable(p, "GANGWAY_ID") != "" }) {
+			fmt.Fprintf(&b, "\nn%d: process %d %q of %s", i, p.PID, p.Args, variable(p, "GANGWAY_ID"))
+			if role("shim")(p) { // where it hangs goes to the log
+				_ = syscall.Kill(p.PID, syscall.SIGQUIT)
+			}
 		}
 	}
 	return b.String()

@@ -30,7 +30,7 @@ import (
 const (
 	chaosHosts = 3
 	chaosLease = 3 * time.Second
-	chaosOpen  = 8 // jobs under way
+	chaosOpen  = 12 // jobs under way
 	chaosCheck = 8 // rounds between checks
 )
 
