@@ -224,7 +224,8 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 	}
 	info.Listen = tl.Addr().String()
 	conf := u.ca.ServerTLS()
-	conf.NextProtos = []string{AgentProtocol, "h2", "http/1.1"}
+	// TLSNextProto below takes HTTP/2 out of the server, so it must not be offered.
+	conf.NextProtos = []string{AgentProtocol, "http/1.1"}
 	remote := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: u.httpLog(),
 		TLSConfig: conf,
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
