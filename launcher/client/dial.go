@@ -70,6 +70,8 @@ func Dial(o Options) (*Client, error) {
 	if t.TLSClientConfig, err = o.Trust.ClientTLS(); err != nil {
 		return nil, err
 	}
+	// One connection carries one request at a time here: HTTP/2 would bring nothing.
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	return c, nil
 }
 
@@ -132,15 +134,17 @@ func (e *Error) Error() string {
 		switch v.Key {
 		case "PropertyName", "QueryParameterName":
 			property = v.Value
+			if property == "gangway" { // the whole of a task: the reason names it
+				property = ""
+			}
 		case "PropertyValue", "QueryParameterValue":
 			property = strings.TrimSpace(property + " " + strconv.Quote(v.Value))
 		case "Reason":
 			if property != "" {
-				parts = append(parts, property+": "+v.Value)
-				property = ""
-				continue
+				property += ": "
 			}
-			parts = append(parts, v.Value)
+			parts = append(parts, property+v.Value)
+			property = ""
 		}
 	}
 	id := ""

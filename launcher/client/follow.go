@@ -171,3 +171,27 @@ func (c *Client) tail(ctx context.Context, jobID, taskID, file string, offset in
 	}
 	return data, offset + int64(len(data)), resp.Header.Get("Gangway-Done") == "true", nil
 }
+
+// WaitDrained waits until nothing is placed on a node and nothing runs there, or
+// the node is gone.
+func (c *Client) WaitDrained(ctx context.Context, pool, id string) error {
+	var p pace
+	for known := false; ; {
+		n, err := c.Node(ctx, pool, id)
+		switch {
+		case err == nil && n.Drained(), known && Is(err, "NodeNotFound"):
+			return nil
+		case err == nil && n.Scheduling != "disabled":
+			return fmt.Errorf("node %s takes tasks again: someone has resumed it", id)
+		case err == nil:
+			known = true
+			p.bear(nil)
+		case known && p.bear(err):
+		default:
+			return err
+		}
+		if err := p.sleep(ctx); err != nil {
+			return err
+		}
+	}
+}
