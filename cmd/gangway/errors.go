@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"gangway/launcher/client"
 )
 
 // Exit statuses of gangway itself; an application's own pass through.
@@ -54,7 +56,12 @@ func report(w io.Writer, asJSON bool, err error) int {
 		code, hint = ue.code, ue.hint
 	}
 	if asJSON {
-		_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": err.Error(), "hint": hint, "status": code})
+		out := map[string]any{"type": "error", "error": err.Error(), "hint": hint, "status": code}
+		var no *client.Error
+		if errors.As(err, &no) && no.Code != "" {
+			out["code"], out["values"] = no.Code, no.Values
+		}
+		_ = json.NewEncoder(w).Encode(out)
 		return code
 	}
 	fmt.Fprintf(w, "gangway: %s\n", strings.TrimRight(err.Error(), "\n"))
