@@ -58,8 +58,6 @@ func dialShim(ctx context.Context, socket string) (net.Conn, error) {
 
 func (sh *shim) dialled(a *agent, conn net.Conn, err error) {
 	sh.dialing = false
-	pending := sh.pending
-	sh.pending = nil
 	switch {
 	case err != nil:
 		if !sh.exited {
@@ -70,10 +68,11 @@ func (sh *shim) dialled(a *agent, conn net.Conn, err error) {
 	default:
 		sh.attach(a, conn)
 	}
-	if sh.out != nil {
-		for _, f := range pending {
+	if sh.out != nil { // else they wait for the next try
+		for _, f := range sh.pending {
 			sh.out.Put(f)
 		}
+		sh.pending = nil
 	}
 }
 

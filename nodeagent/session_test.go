@@ -2,9 +2,12 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"gangway/nodeagent/wire"
 	"gangway/nodeagent/wire/link"
@@ -87,4 +90,36 @@ func TestAdoptedShim(t *testing.T) {
 	if len(inv.GetShims()) != 1 || inv.GetShims()[0].GetPhase() != wire.Phase_PHASE_UNSPECIFIED {
 		t.Errorf("inventory %v: want one shim in an unknown phase", inv.GetShims())
 	}
+}
+
+// TestOrdersWaitForTheShim: what a shim is told while it does not answer reaches
+// it later, but for leases, which count from when they come.
+func TestOrdersWaitForTheShim(t *testing.T) {
+	a := &agent{shims: map[string]*shim{}, events: make(chan event), done: make(chan struct{}), cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	sh := &shim{e: entry{ID: "t-0-1"}, dialing: true}
+	sh.send(&wire.ToShim{Id: "t-0-1", M: &wire.ToShim_Launch{Launch: &wire.Launch{}}})
+	sh.lease(time.Minute)
+	sh.dialled(a, nil, errors.New("it does not answer"))
+	sh.send(&wire.ToShim{Id: "t-0-1", M: &wire.ToShim_End{End: &wire.End{}}})
+	ours, theirs := net.Pipe()
+	sh.dialled(a, ours, nil)
+	for _, want := range []string{"launch", "end"} {
+		f, err := link.ReadFrame(theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := "another"
+		switch {
+		case f.GetTo().GetLaunch() != nil:
+			got = "launch"
+		case f.GetTo().GetEnd() != nil:
+			got = "end"
+		}
+		if got != want {
+			t.Errorf("the shim is told %s: %v, want %s", got, f, want)
+		}
+	}
+	close(a.done)
+	sh.disconnect()
+	a.wg.Wait()
 }

@@ -49,10 +49,12 @@ func (sh *shim) send(m *wire.ToShim) {
 	}
 	f := &wire.Frame{M: &wire.Frame_To{To: m}}
 	switch {
-	case sh.dialing: // the connection that is there may be another agent's dead one
-		sh.pending = append(sh.pending, f)
-	case sh.out != nil:
+	case sh.exited:
+	case !sh.dialing && sh.out != nil:
 		sh.out.Put(f)
+	case m.GetLease() != nil: // it would renew from when it comes; there are more
+	default: // the connection that is there may be another agent's dead one
+		sh.pending = append(sh.pending, f)
 	}
 }
 
