@@ -212,7 +212,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 				u.cfg.Log.Info("a local user was turned away", "uid", uid, "err", err)
 				return ctx
 			}
-			return batchapi.WithPrincipal(ctx, apiPrincipal(p))
+			return batchapi.WithPrincipal(ctx, p)
 		}}
 	u.serve(ctx, local, ul, failed)
 	if u.cfg.Listen == "" {
@@ -290,25 +290,11 @@ type keyring struct{ keys *auth.Keyring }
 
 func (k keyring) SharedKey(account string) ([][]byte, batchapi.Principal, error) {
 	key, p, err := k.keys.SharedKey(account)
-	return [][]byte{key}, apiPrincipal(p), err
+	return [][]byte{key}, p, err
 }
 
 func (k keyring) Bearer(token string) (batchapi.Principal, error) {
-	p, err := k.keys.Bearer(token)
-	return apiPrincipal(p), err
-}
-
-func apiPrincipal(p auth.Principal) batchapi.Principal {
-	role := batchapi.Role(0)
-	switch p.Role {
-	case auth.Reader:
-		role = batchapi.Reader
-	case auth.Submitter:
-		role = batchapi.Submitter
-	case auth.Admin:
-		role = batchapi.Admin
-	}
-	return batchapi.Principal{Name: p.Name, Role: role, NodeUser: p.NodeUser}
+	return k.keys.Bearer(token)
 }
 
 // submitSpec takes a whole job of the command line.

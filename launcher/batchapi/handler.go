@@ -148,19 +148,6 @@ func (c *call) serve() error {
 	return c.route.handle(c)
 }
 
-// String returns the role as keyrings spell it.
-func (r Role) String() string {
-	switch r {
-	case Reader:
-		return "reader"
-	case Submitter:
-		return "submitter"
-	case Admin:
-		return "admin"
-	}
-	return "nobody"
-}
-
 // find sets the call's route and path parameters.
 func (c *call) find() error {
 	path, _, _ := strings.Cut(c.rawPath(), "?")

@@ -3,24 +3,22 @@ package batchapi
 import (
 	"context"
 	"errors"
+
+	"gangway/launcher/auth"
 )
 
-// Role is what a principal may do; a later one may do all that an earlier one may.
-type Role int
+// Role, Principal and the roles are package auth's.
+type (
+	Role      = auth.Role
+	Principal = auth.Principal
+)
 
-// The roles.
+// The roles: a later one may do all that an earlier one may.
 const (
-	Reader    Role = iota + 1 // reads every job, node and pool that it may see
-	Submitter                 // also adds jobs and changes its own
-	Admin                     // sees and changes everything
+	Reader    = auth.Reader
+	Submitter = auth.Submitter
+	Admin     = auth.Admin
 )
-
-// Principal is who asks.
-type Principal struct {
-	Name     string // owns the jobs that it adds
-	Role     Role
-	NodeUser string // whom its jobs run as on nodes; "": the agent's own user
-}
 
 // ErrUnknown is the error of an Auth that does not know an account or token.
 var ErrUnknown = errors.New("unknown account or token")
