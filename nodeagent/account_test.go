@@ -103,7 +103,7 @@ func TestOtherUser(t *testing.T) {
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{}}
 	a.forker = proc.NewForker()
 	defer a.forker.Close()
-	s := &session{cluster: "c", out: link.NewQueue[*wire.AgentMessage](), cancel: func() {}}
+	s := &session{cluster: "c", shown: map[string]bool{}, out: link.NewQueue[*wire.AgentMessage](), cancel: func() {}}
 	a.open(s)
 	id := fmt.Sprintf("u%d", os.Getpid())
 	as := &wire.Assignment{Id: id, Name: &wire.AttemptName{Cluster: "c", TaskUid: "u", Range: &wire.Range{Hi: 1}, Attempt: 1},
@@ -207,7 +207,7 @@ func TestOtherUser(t *testing.T) {
 // TestForgedNews holds that a shim speaks of itself alone.
 func TestForgedNews(t *testing.T) {
 	a := &agent{shims: map[string]*shim{}, sessions: map[*session]struct{}{}}
-	s := &session{cluster: "c", out: link.NewQueue[*wire.AgentMessage]()}
+	s := &session{cluster: "c", shown: map[string]bool{}, out: link.NewQueue[*wire.AgentMessage]()}
 	a.sessions[s] = struct{}{}
 	a.shims["mine"] = &shim{e: entry{ID: "mine", Cluster: "c", TaskUID: "u"}, gen: 1}
 	ours, theirs := net.Pipe()
