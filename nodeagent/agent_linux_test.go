@@ -107,7 +107,6 @@ func TestRefusals(t *testing.T) {
 		"relative dir":    {func(a *wire.Assignment) { a.NodeDir = "gangway-x" }, wire.ErrorCode_ERROR_SPEC, "absolute path"},
 		"someone's dir":   {func(a *wire.Assignment) { a.NodeDir = "/etc" }, wire.ErrorCode_ERROR_SPEC, "gangway-x"},
 		"malformed cores": {func(a *wire.Assignment) { a.Cpus = "1-" }, wire.ErrorCode_ERROR_SPEC, ""},
-		"stale epoch":     {func(a *wire.Assignment) { a.Name.Epoch = 4 }, wire.ErrorCode_ERROR_STALE_EPOCH, "epoch 4 is over, this node has seen 5"},
 		"claimed cores":   {func(a *wire.Assignment) { a.Cpus = "0-2" }, wire.ErrorCode_ERROR_CLAIMED, "cores 2 are held by job j task t of tester of other"},
 		"one side shared": {func(a *wire.Assignment) { a.Cpus, a.Shared = "3", true }, wire.ErrorCode_ERROR_CLAIMED, "cores 3 are held"},
 	} {
