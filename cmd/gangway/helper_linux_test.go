@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -92,9 +93,10 @@ type bed struct {
 	t     *testing.T
 	bin   string
 	lab   *lab.Lab
-	base  string   // --tmpdir for local runs
-	group bool     // start the next one in a process group of its own
-	to    *os.File // stdout of the next one
+	base  string        // --tmpdir for local runs
+	group bool          // start the next one in a process group of its own
+	to    *os.File      // stdout of the next one
+	limit time.Duration // of what is started; 0: 3 minutes
 }
 
 func (b *bed) startTo(w *os.File, args ...string) *process {
@@ -148,7 +150,7 @@ type process struct {
 func (b *bed) start(stdin *os.File, env []string, args ...string) *process {
 	b.t.Helper()
 	p := &process{out: newSyncBuffer(), err: newSyncBuffer(), done: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(b.limit, 3*time.Minute))
 	b.t.Cleanup(cancel)
 	startIt := func() error { return p.Cmd.Start() }
 	if b.lab != nil {
