@@ -20,8 +20,8 @@ import (
 	"gangway/launcher/auth"
 )
 
-// standing is a launcher that stays, started by gangway up as users do.
-type standing struct {
+// daemon is a launcher that stays, started by gangway up as users do.
+type daemon struct {
 	*bed
 	*process
 	data   string
@@ -31,7 +31,7 @@ type standing struct {
 }
 
 // upLocal starts a launcher on this machine, with this machine as its node.
-func upLocal(t *testing.T, args ...string) *standing {
+func upLocal(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	bin := gangwayBinary(t)
 	base, err := os.MkdirTemp("/tmp", "gwu")
@@ -47,9 +47,9 @@ func upLocal(t *testing.T, args ...string) *standing {
 }
 
 // up starts a launcher on data in the bed and waits until it serves.
-func (b *bed) up(data string, args ...string) *standing {
+func (b *bed) up(data string, args ...string) *daemon {
 	b.t.Helper()
-	s := &standing{bed: b, data: data}
+	s := &daemon{bed: b, data: data}
 	address := "127.0.0.1:0"
 	if b.lab != nil {
 		address = b.lab.Launcher().Addr().String() + ":7701"
@@ -83,7 +83,7 @@ func (b *bed) up(data string, args ...string) *standing {
 }
 
 // stop ends the launcher as a service manager does; it may be called again.
-func (s *standing) stop() {
+func (s *daemon) stop() {
 	_ = s.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.done:
@@ -95,9 +95,9 @@ func (s *standing) stop() {
 }
 
 // url is the address of the API.
-func (s *standing) url() string { return "https://" + s.listen }
+func (s *daemon) url() string { return "https://" + s.listen }
 
-func (s *standing) keyring() *auth.Keyring {
+func (s *daemon) keyring() *auth.Keyring {
 	s.t.Helper()
 	k, err := auth.OpenKeyring(s.data, auth.KeyringOptions{})
 	if err != nil {
@@ -106,7 +106,7 @@ func (s *standing) keyring() *auth.Keyring {
 	return k
 }
 
-func (s *standing) authority() *auth.CA {
+func (s *daemon) authority() *auth.CA {
 	s.t.Helper()
 	ca, err := auth.OpenCA(s.data, auth.CAOptions{})
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *standing) authority() *auth.CA {
 }
 
 // account makes a SharedKey account and a file with its key.
-func (s *standing) account(name string, role auth.Role) (keyFile, key string) {
+func (s *daemon) account(name string, role auth.Role) (keyFile, key string) {
 	s.t.Helper()
 	secret, err := s.keyring().AddAccount(auth.Principal{Name: name, Role: role})
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *standing) account(name string, role auth.Role) (keyFile, key string) {
 }
 
 // token makes a bearer token.
-func (s *standing) token(name string, role auth.Role) string {
+func (s *daemon) token(name string, role auth.Role) string {
 	s.t.Helper()
 	_, secret, err := s.keyring().AddToken(auth.Principal{Name: name, Role: role}, time.Hour)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *standing) token(name string, role auth.Role) string {
 }
 
 // overSocket is a client of the unix socket as this test's user.
-func (s *standing) overSocket() *http.Client {
+func (s *daemon) overSocket() *http.Client {
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", s.socket)
 	}}
@@ -149,7 +149,7 @@ func (s *standing) overSocket() *http.Client {
 }
 
 // secretFree fails if one of the texts is in what the launcher has logged.
-func (s *standing) secretFree(secrets ...string) {
+func (s *daemon) secretFree(secrets ...string) {
 	s.t.Helper()
 	log := s.process.err.String() + s.process.out.String()
 	for _, x := range secrets {
@@ -189,7 +189,7 @@ func pidsOf(base string) []int {
 }
 
 // upLab starts a launcher on n0 of a lab whose other hosts are its nodes by ssh.
-func upLab(t *testing.T, n int, opts ...lab.Option) *standing {
+func upLab(t *testing.T, n int, opts ...lab.Option) *daemon {
 	t.Helper()
 	if why := lab.Missing(); why != "" {
 		t.Skip(why)
@@ -201,7 +201,7 @@ func upLab(t *testing.T, n int, opts ...lab.Option) *standing {
 }
 
 // logged waits until the launcher has logged a line with all of the words.
-func (s *standing) logged(limit time.Duration, words ...string) {
+func (s *daemon) logged(limit time.Duration, words ...string) {
 	s.t.Helper()
 	waitFor(s.t, "the launcher has logged "+strings.Join(words, ", "), limit, func() bool {
 		sc := bufio.NewScanner(strings.NewReader(s.process.err.String()))

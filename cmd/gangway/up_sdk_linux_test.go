@@ -29,7 +29,7 @@ func azure(t *testing.T, dir, program string) string {
 
 // client runs a program that is a client of the launcher where the launcher is.
 // It trusts the launcher's authority by the variables that users set.
-func (s *standing) client(env []string, name string, args ...string) string {
+func (s *daemon) client(env []string, name string, args ...string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
 	defer cancel()
