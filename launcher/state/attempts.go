@@ -282,12 +282,16 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 	if !a.Try.Range.Contains(r.Range) {
 		return fmt.Errorf("result of attempt %s for elements %s, which it does not have", a.ID, r.Range)
 	}
-	if a.Try.Len() == 1 && len(p.Results) == 0 {
-		p.Results = append(p.Results, r) // longer ranges have blocks
+	if r.Range == a.Try.Range && len(p.Results) == 0 {
+		p.Results = append(p.Results, r) // pieces of a range have blocks
+		mark(&t.touched, e.Node)
 	}
 	o := a.outcomeOf(r, e.Node)
 	t.part(a, i)
 	t.decide(a, ranges(a.Settled).missing(r.Range), o)
+	if a.Requeue && a.End == nil && len(p.Results) > 0 {
+		t.end(a, *o.Reason, false) // it has ended by itself, and is tried again
+	}
 	t.settle(a)
 	return nil
 }

@@ -162,6 +162,9 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 	if gone == len(a.Parts) {
 		return fmt.Errorf("nothing is left of it, but it has not ended")
 	}
+	if !a.gang() && a.recorded(0) && a.State != job.AttemptEnding {
+		return fmt.Errorf("its shim has told all it had, and it is %s", a.State)
+	}
 	if lost && a.State != job.AttemptEnding {
 		return fmt.Errorf("is %s though a part is gone without a result", a.State)
 	}

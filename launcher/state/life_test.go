@@ -534,3 +534,37 @@ func TestNodeBootedAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaseLapsed: a single task's shim ended it by itself, before its node was
+// given up.
+func TestLeaseLapsed(t *testing.T) {
+	for _, policy := range []job.NodeLoss{job.NodeLossRequeue, job.NodeLossFail} {
+		for _, told := range []bool{false, true} {
+			t.Run(string(policy), func(t *testing.T) {
+				w := newWorld(t)
+				w.fleet(4)
+				_, task := w.submit("abcd", job.TaskSpec{OnNodeLoss: policy})
+				a := w.run(task)
+				if told { // the result comes after the node was given up
+					w.apply(NodeLost{Node: "n1"})
+					w.up(0, 4)
+				}
+				if _, live := w.c.Attempt(a.ID); !live {
+					return
+				}
+				w.apply(AttemptResult{ID: a.ID, Node: "n1", Result: job.Result{ExitCode: 125, Failure: &job.Reason{Code: job.FailLease}}})
+				wantEqual(t, "phase", PhaseForget, w.phase("n1", a.ID))
+				w.apply(ShimGone{ID: a.ID, Node: "n1"})
+				if policy == job.NodeLossFail {
+					wantEqual(t, "state", job.TaskCompleted, w.status(task).State)
+					return
+				}
+				w.plan()
+				wantEqual(t, "attempt", uint32(2), w.only(task).Try.Attempt)
+				wantEqual(t, "losses", uint32(1), w.only(task).Try.Losses)
+				w.serve(good)
+				wantEqual(t, "success", true, w.status(task).Last.Success)
+			})
+		}
+	}
+}

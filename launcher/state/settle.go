@@ -12,10 +12,7 @@ const maxLosses = 3
 
 // recorded reports whether a part has told all its outcomes.
 func (a *attempt) recorded(i int) bool {
-	if a.gang() {
-		return len(a.Parts[i].Results) > 0
-	}
-	return a.settled()
+	return len(a.Parts[i].Results) > 0 || !a.gang() && a.settled()
 }
 
 func (a *attempt) settled() bool { return ranges(a.Settled).len() == a.Try.Len() }
