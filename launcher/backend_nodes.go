@@ -99,6 +99,12 @@ func (b *backend) Nodes(ctx context.Context, pool string) (out []batchapi.Node, 
 		}
 		return nil
 	})
+	usage := b.fleet.Usage()
+	for i := range out {
+		if u, ok := usage[out[i].ID]; ok {
+			out[i].Usage = &u
+		}
+	}
 	return out, err
 }
 
@@ -114,6 +120,9 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 		out = nodeOf(c, n)
 		return nil
 	})
+	if u, ok := b.fleet.UsageOf(name); ok {
+		out.Usage = &u
+	}
 	return out, err
 }
 

@@ -300,7 +300,7 @@ func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen bat
 		if api == nil {
 			api = json.RawMessage("null")
 		}
-		return state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, API: &api}, nil
+		return state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, Retention: &s.Retention, API: &api}, nil
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"gangway/launcher/agents"
 	"gangway/launcher/control"
 	"gangway/launcher/job"
 	"gangway/launcher/sched"
@@ -47,8 +48,8 @@ func newMetrics(version string) *metrics {
 }
 
 // handler answers a scrape: counters as they are, the rest from the state.
-func (m *metrics) handler(ctl *control.Control) http.Handler {
-	m.reg.MustRegister(&clusterCollector{ctl: ctl})
+func (m *metrics) handler(ctl *control.Control, fleet *agents.Fleet) http.Handler {
+	m.reg.MustRegister(&clusterCollector{ctl: ctl}, &usageCollector{fleet: fleet, now: time.Now})
 	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{Timeout: 10 * time.Second})
 }
 

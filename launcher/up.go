@@ -28,6 +28,9 @@ import (
 // KeptLease is how long kept work outlives the contact with its launcher.
 const KeptLease = 5 * time.Minute
 
+// UsageEvery is how often nodes tell what they are used for.
+const UsageEvery = 15 * time.Second
+
 // AgentProtocol is what an agent asks for by ALPN on the launcher's listener.
 const AgentProtocol = "gangway-agent/1"
 
@@ -133,7 +136,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	})
 	u.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
-		Who: cfg.Who, Lease: cfg.Lease, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
 	})
 	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life}
 	defer u.api.leaving.Wait()
@@ -276,7 +279,7 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 
 func (u *up) handler() http.Handler {
 	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
-		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl)})
+		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
 	mux := http.NewServeMux()
 	join := u.ca.JoinHandler()
 	mux.Handle("POST "+auth.JoinPath, join)

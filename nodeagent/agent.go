@@ -32,6 +32,8 @@ type Config struct {
 	Dial  func(ctx context.Context) (net.Conn, error)
 	Log   *slog.Logger
 	Ready func() // called once when the socket accepts
+	// Now is the clock for how long task directories are kept (nil: time.Now).
+	Now func() time.Time
 }
 
 const (
@@ -71,6 +73,8 @@ type agent struct {
 	accounts   accounts
 	files      files
 	shared     string // see forUsers
+	expiring   bool   // a search for task directories to delete is under way
+	expireNext time.Time
 }
 
 // event is something that happened to the agent.
@@ -241,6 +245,7 @@ func (a *agent) accept(ctx context.Context, l net.Listener) {
 func (a *agent) run(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	a.dropExpired()
 	for {
 		select {
 		case <-ctx.Done():
@@ -249,6 +254,7 @@ func (a *agent) run(ctx context.Context) {
 			e(a)
 		case <-tick.C:
 			a.expire(time.Now())
+			a.dropExpired()
 		}
 		if a.finished(time.Now()) {
 			return

@@ -183,13 +183,20 @@ type launcher struct {
 
 	base, cluster string
 	epoch         uint64
+	usage         uint32
 }
 
 // dial opens a session and waits for the agent's inventory.
 func dial(t *testing.T, base, cluster string, epoch uint64) (*launcher, *wire.Inventory) {
 	t.Helper()
+	return dialUsage(t, base, cluster, epoch, 0)
+}
+
+// dialUsage is dial of a launcher that wants the node's usage each usage ms.
+func dialUsage(t *testing.T, base, cluster string, epoch uint64, usage uint32) (*launcher, *wire.Inventory) {
+	t.Helper()
 	l := &launcher{t: t, in: make(chan *wire.AgentMessage, 1000), out: link.NewQueue[*wire.LauncherMessage](),
-		base: base, cluster: cluster, epoch: epoch}
+		base: base, cluster: cluster, epoch: epoch, usage: usage}
 	conn, err := net.Dial("unix", dirOf(base).socket())
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +225,7 @@ func (l *launcher) Session(_ context.Context, s *connect.BidiStream[wire.AgentMe
 	}
 	l.in <- first
 	l.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: &wire.Welcome{
-		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 10_000}}})
+		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 10_000, UsageMs: l.usage}}})
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	defer l.out.Close()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"gangway/nodeagent/proc"
 )
@@ -102,9 +103,9 @@ func claimDir(base string) (Dir, io.Closer, error) {
 // gives up the lock. A new agent may have it from then on: all that may still
 // go is the directory, and only if it is empty.
 func (d Dir) remove(lock io.Closer) {
-	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool()} {
+	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.expiry()} {
 		// A directory that is not empty stays: it holds results that no
-		// launcher has acknowledged.
+		// launcher has acknowledged, or when task directories are to be deleted.
 		_ = os.Remove(p)
 	}
 	_ = lock.Close()
@@ -145,6 +146,9 @@ type entry struct {
 	Session bool   `json:"session"`
 	Leased  bool   `json:"leased"`
 	Spool   string `json:"spool,omitempty"` // directory, of a user other than the agent's
+
+	TaskDir   string        `json:"task_dir,omitempty"`  // in the task root; "": none
+	Retention time.Duration `json:"retention,omitempty"` // of TaskDir after the end; 0: for ever
 }
 
 // spoolOf is where e's spool is.

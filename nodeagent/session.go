@@ -22,6 +22,7 @@ type session struct {
 	epoch   uint64
 	who     string
 	lease   time.Duration
+	usage   time.Duration // between samples of the node's usage; 0: none are wanted
 	out     *link.Queue[*wire.AgentMessage]
 	over    chan struct{} // closed when serve returns
 	cancel  context.CancelFunc
@@ -92,6 +93,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	s := &session{
 		cluster: w.GetCluster(), epoch: w.GetEpoch(), who: w.GetWho(),
 		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
+		usage: usageEvery(w.GetUsageMs()),
 		out:   link.NewQueue[*wire.AgentMessage](), over: make(chan struct{}), cancel: cancel,
 		shown: map[string]bool{},
 	}
@@ -157,6 +159,9 @@ func (a *agent) open(s *session) {
 		a.epochs[s.cluster] = s.epoch
 	}
 	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
+	if s.usage > 0 {
+		a.wg.Go(func() { a.sample(s) })
+	}
 	for _, sh := range a.sorted() {
 		switch {
 		case sh.e.Cluster != s.cluster:

@@ -181,6 +181,9 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(),
 		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
+	if !as.GetPlanOnly() {
+		e.TaskDir, e.Retention = as.GetTaskDir(), retentionOf(as)
+	}
 	acc, err := a.accountFor(as.GetUser())
 	if err != nil {
 		refuse(wire.ErrorCode_ERROR_SPEC, err)
@@ -189,6 +192,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 	sh, err := a.spawn(e, s, as, acc)
 	if err != nil {
 		_ = os.Remove(a.dir.registry(e.ID))
+		a.retain(e)
 		refuse(wire.ErrorCode_ERROR_NODE, err)
 		return
 	}

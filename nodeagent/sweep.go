@@ -71,6 +71,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			_ = os.RemoveAll(e.NodeDir)
 		}
 		res, err := lastResult(spoolDir, e.ID)
+		a.retain(e)
 		a.post(func(a *agent) {
 			if err := errors.Join(err, serr); err != nil {
 				a.cfg.Log.Error("clearing up after a shim", "id", e.ID, "err", err)

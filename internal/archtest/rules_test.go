@@ -44,7 +44,7 @@ func gangway() Rules {
 			{Path: "nodeagent/mesh", May: []string{"nodeagent/wire", "nodeagent/wire/link"}, External: []string{protobuf}, Why: "the gang's own network"},
 			{Path: "nodeagent/spool", May: []string{"nodeagent/wire"}, External: []string{protobuf}, Why: "results until acknowledged"},
 			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool"}, External: []string{protobuf}, Why: "one job on one node"},
-			{Path: "nodeagent", May: []string{"nodeagent/...", "topology", "topology/probe", "gpu"}, External: []string{connect, protobuf}, Why: "the agent"},
+			{Path: "nodeagent", May: []string{"nodeagent/...", "topology", "topology/probe", "gpu"}, External: []string{connect, protobuf, "github.com/shirou/gopsutil/v3"}, Why: "the agent"},
 
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},
 			{Path: "benchmarks/peers", May: []string{"topology", "mpi", "internal/..."}, Why: "comparisons run in lab hosts"},

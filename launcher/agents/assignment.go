@@ -52,6 +52,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		Leased: p.Session || t.OnNodeLoss != job.NodeLossWait,
 	}
 	if !p.Session {
+		a.RetentionMs = retentionOf(t)
 		a.TaskDir, a.User, a.Pool = job.TaskFolder(p.JobID, p.JobUID, t.ID), p.User, cfg.Pool
 	}
 	if t.Launch == job.LaunchPrimary {
@@ -61,6 +62,18 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		a.SetupName, a.SetupScript = t.Setup.Name, t.Setup.Script
 	}
 	return a
+}
+
+// retentionOf is the wire's, for which 0 is no end.
+func retentionOf(t *job.TaskSpec) uint64 {
+	switch d := t.Retention; {
+	case d < 0:
+		return 0
+	case d == 0:
+		return uint64(job.DefaultRetention.Milliseconds())
+	default:
+		return uint64(max(d.Milliseconds(), 1))
+	}
 }
 
 func orDefault(d, def time.Duration) time.Duration {

@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/nodeagent/wire"
 	"gangway/nodeagent/wire/link"
@@ -50,8 +51,9 @@ type Config struct {
 	Epoch     uint64
 	Who       string // for messages on nodes: who holds these cores
 	Lease     time.Duration
-	Base      string // of the gangs' directories on the nodes; "": /tmp
-	Pool      string // the nodes' pool, for the tasks' environment
+	Usage     time.Duration // between samples of the nodes' usage; 0: none
+	Base      string        // of the gangs' directories on the nodes; "": /tmp
+	Pool      string        // the nodes' pool, for the tasks' environment
 	Log       *slog.Logger
 	// Failed is told of a connection that could not be made; it returns
 	// whether to try again.
@@ -89,6 +91,7 @@ type node struct {
 	parts   []state.Part // wanted, as told last
 	told    bool         // parts is valid
 
+	usage  *job.Usage // the last sample; nil: none
 	turn   sync.Mutex // held by the one connection that an agent opened
 	hangUp func()     // ends that connection; nil: none
 }
@@ -208,7 +211,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	h.greeted()
 	hello := first.GetHello()
 	welcome := &wire.Welcome{Protocol: wire.Version, Cluster: f.cfg.Cluster, Epoch: f.cfg.Epoch,
-		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds())}
+		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds()), UsageMs: uint32(f.cfg.Usage.Milliseconds())}
 	var topo topology.Node
 	switch {
 	case hello == nil:
@@ -299,6 +302,10 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 		}
 		if r := m.GetFileReply(); r != nil {
 			s.files.answer(r)
+			continue
+		}
+		if u := m.GetUsage(); u != nil {
+			f.keepUsage(h.node, u, time.Now())
 			continue
 		}
 		if err := f.handle(h.node.name, m); err != nil {

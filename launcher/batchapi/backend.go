@@ -81,7 +81,7 @@ type TaskBackend interface {
 	// keep. Fewer than q.Limit is the end.
 	Tasks(ctx context.Context, jobID string, q TaskQuery) ([]Task, error)
 	// UpdateTask replaces a task's specification; its ID and Command are as before.
-	// Of a task that has been placed only Retries, TimeLimit and API may differ,
+	// Of a task that has been placed only Retries, TimeLimit, Retention and API may differ,
 	// and of an array never Range: Conflict otherwise.
 	UpdateTask(ctx context.Context, jobID, taskID string, seen Version, s job.TaskSpec) error
 	TerminateTask(ctx context.Context, jobID, taskID string, seen Version) error
@@ -181,6 +181,7 @@ type Node struct {
 	TotalOK    int
 	Agent      string // version of the agent
 	Errors     []Failure
+	Usage      *job.Usage // the last sample; nil: none
 	Recent     []NodeTask // running, or lately finished
 }
 

@@ -21,13 +21,13 @@ func (keyring) SharedKey(account string) ([][]byte, Principal, error) {
 	if account != "acct" {
 		return nil, Principal{}, ErrUnknown
 	}
-	return [][]byte{[]byte("an older key"), []byte(sharedKey)}, Principal{"acct", Admin, "batch"}, nil
+	return [][]byte{[]byte("an older key"), []byte(sharedKey)}, Principal{Name: "acct", Role: Admin, NodeUser: "batch"}, nil
 }
 
 func (keyring) Bearer(token string) (Principal, error) {
 	for name, role := range map[string]Role{"root": Admin, "ann": Submitter, "bob": Submitter, "eve": Reader} {
 		if token == name {
-			return Principal{name, role, name + "-user"}, nil
+			return Principal{Name: name, Role: role, NodeUser: name + "-user"}, nil
 		}
 	}
 	return Principal{}, ErrUnknown

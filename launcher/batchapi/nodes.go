@@ -36,8 +36,9 @@ type agentInfo struct {
 }
 
 type nodeFacts struct {
-	Cores  int    `json:"cores"`
-	Memory uint64 `json:"memory,omitempty"` // bytes
+	Cores  int        `json:"cores"`
+	Memory uint64     `json:"memory,omitempty"` // bytes
+	Usage  *nodeUsage `json:"usage,omitempty"`
 }
 
 type nodeTask struct {
@@ -54,7 +55,7 @@ func (c *call) renderNode(pool string, n *Node) any {
 	e := nodeEntity{
 		ID: n.ID, URL: c.link("pools", pool, "nodes", n.ID), State: n.State, Scheduling: "enabled", StateAt: when(n.StateAt), BootedAt: when(n.BootedAt), JoinedAt: when(n.JoinedAt),
 		Address: n.Address, Affinity: n.ID, VMSize: "own", TotalRun: n.TotalRun, Running: n.Running, RunSlots: n.RunSlots, TotalOK: n.TotalOK,
-		Errors: poolErrors(n.Errors), Dedicated: true, Gangway: nodeFacts{n.Cores, n.Memory},
+		Errors: poolErrors(n.Errors), Dedicated: true, Gangway: nodeFacts{n.Cores, n.Memory, usageOf(n.Usage)},
 	}
 	if !n.Scheduling {
 		e.Scheduling = "disabled"

@@ -11,9 +11,6 @@ import (
 	"gangway/launcher/job"
 )
 
-// week is how long a task's files are kept if nothing is said.
-const week = 7 * 24 * time.Hour
-
 type nameValue struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -136,7 +133,7 @@ func refuseTaskProps(p *props) {
 
 func readTaskConstraints(k *props, jobRetries int) (c taskConstraints, retries int, limit time.Duration) {
 	limit = k.duration("maxWallClockTime")
-	retention := week
+	retention := job.DefaultRetention
 	if k.has("retentionTime") {
 		retention = k.duration("retentionTime")
 	}
@@ -149,6 +146,21 @@ func readTaskConstraints(k *props, jobRetries int) (c taskConstraints, retries i
 	}
 	k.close()
 	return taskConstraints{formatDuration(limit), formatDuration(retention), retries}, retries, limit
+}
+
+// retention is job.TaskSpec's Retention.
+func (k *taskConstraints) retention() time.Duration {
+	if k == nil {
+		return 0
+	}
+	d, limited, err := parseDuration(k.RetentionTime)
+	switch {
+	case err != nil || d == job.DefaultRetention:
+		return 0
+	case !limited:
+		return -1
+	}
+	return d
 }
 
 func readEnvironment(p *props, name string) []nameValue {
@@ -213,7 +225,7 @@ func readMultiInstance(m *props) *multiInstanceBody {
 func (t taskBody) spec(id string, argv []string, retries int, limit time.Duration, in Job) (job.TaskSpec, error) {
 	var common jobBody
 	_ = json.Unmarshal(in.API, &common) // "" has none
-	s := job.TaskSpec{ID: id, Kind: job.Single, Command: argv, Retries: retries, TimeLimit: limit}
+	s := job.TaskSpec{ID: id, Kind: job.Single, Command: argv, Retries: retries, TimeLimit: limit, Retention: t.Constraints.retention()}
 	env, ext, err := splitEnvironment(slices.Concat(common.Environment, t.Environment))
 	if err != nil {
 		return s, err
@@ -275,7 +287,7 @@ func checkSpec(s job.TaskSpec) error {
 		return err
 	}
 	names := map[string]string{
-		"id": "id", "command": "commandLine", "env": "environmentSettings", "time": "constraints.maxWallClockTime", "retries": "constraints.maxTaskRetryCount",
+		"id": "id", "command": "commandLine", "env": "environmentSettings", "time": "constraints.maxWallClockTime", "retention": "constraints.retentionTime", "retries": "constraints.maxTaskRetryCount",
 		"nodes": "multiInstanceSettings.numberOfInstances", "cores-per-rank": "requiredSlots", "ranks": "gangway.ranks", "ranks-per-node": "gangway.ranksPerNode",
 		"gpus-per-rank": "gangway.gpusPerRank", "mem-per-rank": "gangway.memPerRank", "mpi": "gangway.mpi", "via": "gangway.via", "bind": "gangway.bind",
 		"launch": "gangway.launch", "on-node-loss": "gangway.onNodeLoss", "kill-grace": "gangway.killGrace", "launch-deadline": "gangway.launchDeadline",
@@ -320,5 +332,9 @@ func bodyOf(s job.TaskSpec) taskBody {
 }
 
 func constraintsOf(s job.TaskSpec) *taskConstraints {
-	return &taskConstraints{formatDuration(s.TimeLimit), formatDuration(week), s.Retries}
+	keep := s.Retention
+	if keep == 0 {
+		keep = job.DefaultRetention
+	}
+	return &taskConstraints{formatDuration(s.TimeLimit), formatDuration(keep), s.Retries}
 }

@@ -348,6 +348,7 @@ func (c *call) updateTask() error {
 		b.Constraints = &taskConstraints{}
 		*b.Constraints, spec.Retries, spec.TimeLimit = readTaskConstraints(k, j.Retries)
 	}
+	spec.Retention = b.Constraints.retention()
 	again := p.has("gangway")
 	if again {
 		b.Gangway = nil

@@ -144,8 +144,15 @@ type TaskSpec struct {
 	Retries    int      `json:"retries,omitempty"` // attempts after the first when it exits other than 0; -1: no limit
 	OnNodeLoss NodeLoss `json:"on_node_loss,omitempty"`
 
+	// Retention is how long a kept task's directories stay on the nodes after
+	// its end; 0: DefaultRetention, negative: until the task is deleted.
+	Retention time.Duration `json:"retention,omitempty"`
+
 	API json.RawMessage `json:"api,omitempty"` // as Spec.API
 }
+
+// DefaultRetention is Azure Batch's.
+const DefaultRetention = 7 * 24 * time.Hour
 
 // Setup is a script that a shell sources before detection and launch.
 type Setup struct {

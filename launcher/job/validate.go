@@ -134,6 +134,7 @@ func (c *checker) task(t TaskSpec) {
 	c.duration("time", t.TimeLimit)
 	c.duration("kill-grace", t.KillGrace)
 	c.duration("launch-deadline", t.LaunchDeadline)
+	c.duration("retention", max(t.Retention, 0))
 	if len(t.Command) == 0 || t.Command[0] == "" {
 		c.bad("command", "is empty: give the program to run")
 	}

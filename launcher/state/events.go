@@ -167,6 +167,7 @@ type TaskChanged struct {
 	Task      string // uid
 	Retries   *int
 	TimeLimit *time.Duration
+	Retention *time.Duration
 	API       *json.RawMessage
 }
 

@@ -284,6 +284,9 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 	if e.TimeLimit != nil {
 		spec.TimeLimit = *e.TimeLimit
 	}
+	if e.Retention != nil {
+		spec.Retention = *e.Retention
+	}
 	if e.API != nil {
 		spec.API = bytes.Clone(*e.API)
 	}

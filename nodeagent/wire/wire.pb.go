@@ -590,6 +590,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Error
 	//	*AgentMessage_FileReply
 	//	*AgentMessage_Gone
+	//	*AgentMessage_Usage
 	M             isAgentMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -695,6 +696,15 @@ func (x *AgentMessage) GetGone() *Gone {
 	return nil
 }
 
+func (x *AgentMessage) GetUsage() *Usage {
+	if x != nil {
+		if x, ok := x.M.(*AgentMessage_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_M interface {
 	isAgentMessage_M()
 }
@@ -727,6 +737,10 @@ type AgentMessage_Gone struct {
 	Gone *Gone `protobuf:"bytes,7,opt,name=gone,proto3,oneof"`
 }
 
+type AgentMessage_Usage struct {
+	Usage *Usage `protobuf:"bytes,8,opt,name=usage,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_M() {}
 
 func (*AgentMessage_Inventory) isAgentMessage_M() {}
@@ -740,6 +754,8 @@ func (*AgentMessage_Error) isAgentMessage_M() {}
 func (*AgentMessage_FileReply) isAgentMessage_M() {}
 
 func (*AgentMessage_Gone) isAgentMessage_M() {}
+
+func (*AgentMessage_Usage) isAgentMessage_M() {}
 
 // Gone answers Goodbye: nothing of this cluster's session jobs is left on the
 // node. It is the agent's last message, after which it closes the stream; a
@@ -780,6 +796,141 @@ func (*Gone) Descriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{3}
 }
 
+// Usage is what the node was used for when it was sampled; a field that could
+// not be read is absent. It is sent to launchers that ask for it in Welcome, and
+// is lost with the connection.
+type Usage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNs        int64                  `protobuf:"varint,1,opt,name=unix_ns,json=unixNs,proto3" json:"unix_ns,omitempty"`                    // node's clock
+	CpuPercent    *float64               `protobuf:"fixed64,2,opt,name=cpu_percent,json=cpuPercent,proto3,oneof" json:"cpu_percent,omitempty"` // of all PUs together, 0 to 100, since the session's sample before
+	Load1         *float64               `protobuf:"fixed64,3,opt,name=load1,proto3,oneof" json:"load1,omitempty"`                             // run queue's mean over 1, 5 and 15 minutes
+	Load5         *float64               `protobuf:"fixed64,4,opt,name=load5,proto3,oneof" json:"load5,omitempty"`
+	Load15        *float64               `protobuf:"fixed64,5,opt,name=load15,proto3,oneof" json:"load15,omitempty"`
+	MemoryTotal   *uint64                `protobuf:"varint,6,opt,name=memory_total,json=memoryTotal,proto3,oneof" json:"memory_total,omitempty"`  // bytes
+	MemoryUsed    *uint64                `protobuf:"varint,7,opt,name=memory_used,json=memoryUsed,proto3,oneof" json:"memory_used,omitempty"`     // bytes that can't be given to programs
+	DiskTotal     *uint64                `protobuf:"varint,8,opt,name=disk_total,json=diskTotal,proto3,oneof" json:"disk_total,omitempty"`        // bytes, of the task root's file system
+	DiskFree      *uint64                `protobuf:"varint,9,opt,name=disk_free,json=diskFree,proto3,oneof" json:"disk_free,omitempty"`           // bytes that the agent's user may write
+	NetReceived   *uint64                `protobuf:"varint,10,opt,name=net_received,json=netReceived,proto3,oneof" json:"net_received,omitempty"` // bytes since the boot, of all interfaces but loopback
+	NetSent       *uint64                `protobuf:"varint,11,opt,name=net_sent,json=netSent,proto3,oneof" json:"net_sent,omitempty"`
+	Processes     *uint32                `protobuf:"varint,12,opt,name=processes,proto3,oneof" json:"processes,omitempty"` // on a core or ready for one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Usage) GetUnixNs() int64 {
+	if x != nil {
+		return x.UnixNs
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuPercent() float64 {
+	if x != nil && x.CpuPercent != nil {
+		return *x.CpuPercent
+	}
+	return 0
+}
+
+func (x *Usage) GetLoad1() float64 {
+	if x != nil && x.Load1 != nil {
+		return *x.Load1
+	}
+	return 0
+}
+
+func (x *Usage) GetLoad5() float64 {
+	if x != nil && x.Load5 != nil {
+		return *x.Load5
+	}
+	return 0
+}
+
+func (x *Usage) GetLoad15() float64 {
+	if x != nil && x.Load15 != nil {
+		return *x.Load15
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryTotal() uint64 {
+	if x != nil && x.MemoryTotal != nil {
+		return *x.MemoryTotal
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryUsed() uint64 {
+	if x != nil && x.MemoryUsed != nil {
+		return *x.MemoryUsed
+	}
+	return 0
+}
+
+func (x *Usage) GetDiskTotal() uint64 {
+	if x != nil && x.DiskTotal != nil {
+		return *x.DiskTotal
+	}
+	return 0
+}
+
+func (x *Usage) GetDiskFree() uint64 {
+	if x != nil && x.DiskFree != nil {
+		return *x.DiskFree
+	}
+	return 0
+}
+
+func (x *Usage) GetNetReceived() uint64 {
+	if x != nil && x.NetReceived != nil {
+		return *x.NetReceived
+	}
+	return 0
+}
+
+func (x *Usage) GetNetSent() uint64 {
+	if x != nil && x.NetSent != nil {
+		return *x.NetSent
+	}
+	return 0
+}
+
+func (x *Usage) GetProcesses() uint32 {
+	if x != nil && x.Processes != nil {
+		return *x.Processes
+	}
+	return 0
+}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // wire.Version
@@ -794,7 +945,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +957,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +970,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -876,7 +1027,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +1039,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +1052,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Inventory) GetShims() []*ShimState {
@@ -929,7 +1080,7 @@ type ShimState struct {
 
 func (x *ShimState) Reset() {
 	*x = ShimState{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1092,7 @@ func (x *ShimState) String() string {
 func (*ShimState) ProtoMessage() {}
 
 func (x *ShimState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1105,7 @@ func (x *ShimState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimState.ProtoReflect.Descriptor instead.
 func (*ShimState) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShimState) GetId() string {
@@ -993,7 +1144,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1156,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1169,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Claim) GetId() string {
@@ -1077,7 +1228,7 @@ type ShimGone struct {
 
 func (x *ShimGone) Reset() {
 	*x = ShimGone{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1240,7 @@ func (x *ShimGone) String() string {
 func (*ShimGone) ProtoMessage() {}
 
 func (x *ShimGone) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1253,7 @@ func (x *ShimGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimGone.ProtoReflect.Descriptor instead.
 func (*ShimGone) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ShimGone) GetId() string {
@@ -1147,7 +1298,7 @@ type AgentError struct {
 
 func (x *AgentError) Reset() {
 	*x = AgentError{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1310,7 @@ func (x *AgentError) String() string {
 func (*AgentError) ProtoMessage() {}
 
 func (x *AgentError) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1323,7 @@ func (x *AgentError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentError.ProtoReflect.Descriptor instead.
 func (*AgentError) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AgentError) GetId() string {
@@ -1220,7 +1371,7 @@ type LauncherMessage struct {
 
 func (x *LauncherMessage) Reset() {
 	*x = LauncherMessage{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1383,7 @@ func (x *LauncherMessage) String() string {
 func (*LauncherMessage) ProtoMessage() {}
 
 func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1396,7 @@ func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LauncherMessage.ProtoReflect.Descriptor instead.
 func (*LauncherMessage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LauncherMessage) GetM() isLauncherMessage_M {
@@ -1357,13 +1508,14 @@ type Welcome struct {
 	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`                         // for messages about claims: "user@host pid P"
 	LeaseMs       uint64                 `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"` // session jobs: shims end when no heartbeat came for so long
 	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                     // the session is refused
+	UsageMs       uint32                 `protobuf:"varint,7,opt,name=usage_ms,json=usageMs,proto3" json:"usage_ms,omitempty"` // Usage is wanted so often, at most each second; 0: not at all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1527,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1540,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
@@ -1433,6 +1585,13 @@ func (x *Welcome) GetError() string {
 	return ""
 }
 
+func (x *Welcome) GetUsageMs() uint32 {
+	if x != nil {
+		return x.UsageMs
+	}
+	return 0
+}
+
 // Desired is what should live on the node. full: whatever of this cluster
 // is not in it is to be ended and forgotten.
 type Desired struct {
@@ -1446,7 +1605,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1617,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1630,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Desired) GetFull() bool {
@@ -1504,7 +1663,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1675,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1688,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -1550,7 +1709,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1721,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1734,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 // FileRequest asks for something below the agent's task root. No path leads
@@ -1596,7 +1755,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1767,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1780,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FileRequest) GetSeq() uint64 {
@@ -1696,7 +1855,7 @@ type FileReply struct {
 
 func (x *FileReply) Reset() {
 	*x = FileReply{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1867,7 @@ func (x *FileReply) String() string {
 func (*FileReply) ProtoMessage() {}
 
 func (x *FileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1880,7 @@ func (x *FileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReply.ProtoReflect.Descriptor instead.
 func (*FileReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FileReply) GetSeq() uint64 {
@@ -1794,7 +1953,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1965,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1978,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -1903,20 +2062,21 @@ type Assignment struct {
 	Interface        string                 `protobuf:"bytes,51,opt,name=interface,proto3" json:"interface,omitempty"`            // that carries it
 	MeshKey          []byte                 `protobuf:"bytes,52,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"` // 32 bytes, the gang's
 	Oversubscribe    bool                   `protobuf:"varint,53,opt,name=oversubscribe,proto3" json:"oversubscribe,omitempty"`
-	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"` // stop before the first process
-	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                  // granted GPU indices
-	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                          // the node's name as the user knows it
-	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`     // relative to the agent's task root; output goes to files there; "": it is streamed
-	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                          // that the task runs as on the node; "": the agent's
-	Leased           bool                   `protobuf:"varint,60,opt,name=leased,proto3" json:"leased,omitempty"`                     // ends when its lease on the launcher lapses: session jobs, and tasks that run elsewhere then
-	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                          // for the task's environment
+	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`          // stop before the first process
+	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                           // granted GPU indices
+	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                                   // the node's name as the user knows it
+	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`              // relative to the agent's task root; output goes to files there; "": it is streamed
+	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                                   // that the task runs as on the node; "": the agent's
+	Leased           bool                   `protobuf:"varint,60,opt,name=leased,proto3" json:"leased,omitempty"`                              // ends when its lease on the launcher lapses: session jobs, and tasks that run elsewhere then
+	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                                   // for the task's environment
+	RetentionMs      uint64                 `protobuf:"varint,61,opt,name=retention_ms,json=retentionMs,proto3" json:"retention_ms,omitempty"` // how long task_dir is kept after the end; 0: until it is deleted
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2088,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2101,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Assignment) GetId() string {
@@ -2238,6 +2398,13 @@ func (x *Assignment) GetPool() string {
 	return ""
 }
 
+func (x *Assignment) GetRetentionMs() uint64 {
+	if x != nil {
+		return x.RetentionMs
+	}
+	return 0
+}
+
 type ToShim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2258,7 +2425,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2437,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2450,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ToShim) GetId() string {
@@ -2434,7 +2601,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2613,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2626,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -2486,7 +2653,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2665,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2678,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -2587,7 +2754,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2766,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2779,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *End) GetReason() string {
@@ -2638,7 +2805,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2817,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2830,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -2684,7 +2851,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2863,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2876,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -2744,7 +2911,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2923,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2936,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -2788,7 +2955,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2967,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2980,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -2831,7 +2998,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +3010,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +3023,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 type FileChunk struct {
@@ -2873,7 +3040,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3052,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3065,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FileChunk) GetName() string {
@@ -2964,7 +3131,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3143,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3156,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FromShim) GetId() string {
@@ -3149,7 +3316,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3328,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3341,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -3211,7 +3378,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3390,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3403,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -3294,7 +3461,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3473,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3486,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -3410,7 +3577,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3589,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3602,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -3472,7 +3639,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3651,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3664,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -3544,7 +3711,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3556,7 +3723,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3569,7 +3736,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -3590,7 +3757,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3602,7 +3769,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3615,7 +3782,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FileAck) GetName() string {
@@ -3649,7 +3816,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3828,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3841,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Notice) GetText() string {
@@ -3715,7 +3882,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3894,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3907,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Result) GetRange() *Range {
@@ -3855,7 +4022,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +4034,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +4047,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -3938,7 +4105,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3950,7 +4117,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3963,7 +4130,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -4010,7 +4177,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4189,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4202,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4111,7 +4278,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4290,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4303,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -4224,7 +4391,7 @@ const file_wire_proto_rawDesc = "" +
 	"\btask_uid\x18\x02 \x01(\tR\ataskUid\x12,\n" +
 	"\x05range\x18\x03 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x92\x03\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xc2\x03\n" +
 	"\fAgentMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.gangway.wire.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\tinventory\x18\x02 \x01(\v2\x1a.gangway.wire.v1.InventoryH\x00R\tinventory\x128\n" +
@@ -4233,9 +4400,41 @@ const file_wire_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\v2\x1b.gangway.wire.v1.AgentErrorH\x00R\x05error\x12;\n" +
 	"\n" +
 	"file_reply\x18\x06 \x01(\v2\x1a.gangway.wire.v1.FileReplyH\x00R\tfileReply\x12+\n" +
-	"\x04gone\x18\a \x01(\v2\x15.gangway.wire.v1.GoneH\x00R\x04goneB\x03\n" +
+	"\x04gone\x18\a \x01(\v2\x15.gangway.wire.v1.GoneH\x00R\x04gone\x12.\n" +
+	"\x05usage\x18\b \x01(\v2\x16.gangway.wire.v1.UsageH\x00R\x05usageB\x03\n" +
 	"\x01m\"\x06\n" +
-	"\x04Gone\"\xa0\x01\n" +
+	"\x04Gone\"\xb1\x04\n" +
+	"\x05Usage\x12\x17\n" +
+	"\aunix_ns\x18\x01 \x01(\x03R\x06unixNs\x12$\n" +
+	"\vcpu_percent\x18\x02 \x01(\x01H\x00R\n" +
+	"cpuPercent\x88\x01\x01\x12\x19\n" +
+	"\x05load1\x18\x03 \x01(\x01H\x01R\x05load1\x88\x01\x01\x12\x19\n" +
+	"\x05load5\x18\x04 \x01(\x01H\x02R\x05load5\x88\x01\x01\x12\x1b\n" +
+	"\x06load15\x18\x05 \x01(\x01H\x03R\x06load15\x88\x01\x01\x12&\n" +
+	"\fmemory_total\x18\x06 \x01(\x04H\x04R\vmemoryTotal\x88\x01\x01\x12$\n" +
+	"\vmemory_used\x18\a \x01(\x04H\x05R\n" +
+	"memoryUsed\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"disk_total\x18\b \x01(\x04H\x06R\tdiskTotal\x88\x01\x01\x12 \n" +
+	"\tdisk_free\x18\t \x01(\x04H\aR\bdiskFree\x88\x01\x01\x12&\n" +
+	"\fnet_received\x18\n" +
+	" \x01(\x04H\bR\vnetReceived\x88\x01\x01\x12\x1e\n" +
+	"\bnet_sent\x18\v \x01(\x04H\tR\anetSent\x88\x01\x01\x12!\n" +
+	"\tprocesses\x18\f \x01(\rH\n" +
+	"R\tprocesses\x88\x01\x01B\x0e\n" +
+	"\f_cpu_percentB\b\n" +
+	"\x06_load1B\b\n" +
+	"\x06_load5B\t\n" +
+	"\a_load15B\x0f\n" +
+	"\r_memory_totalB\x0e\n" +
+	"\f_memory_usedB\r\n" +
+	"\v_disk_totalB\f\n" +
+	"\n" +
+	"_disk_freeB\x0f\n" +
+	"\r_net_receivedB\v\n" +
+	"\t_net_sentB\f\n" +
+	"\n" +
+	"_processes\"\xa0\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
@@ -4275,14 +4474,15 @@ const file_wire_proto_rawDesc = "" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.gangway.wire.v1.HeartbeatH\x00R\theartbeat\x124\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbye\x12A\n" +
 	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequestB\x03\n" +
-	"\x01m\"\x98\x01\n" +
+	"\x01m\"\xb3\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x10\n" +
 	"\x03who\x18\x04 \x01(\tR\x03who\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x04R\aleaseMs\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"d\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x19\n" +
+	"\busage_ms\x18\a \x01(\rR\ausageMs\"d\n" +
 	"\aDesired\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12-\n" +
 	"\x03set\x18\x02 \x03(\v2\x1b.gangway.wire.v1.AssignmentR\x03set\x12\x16\n" +
@@ -4314,7 +4514,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xb0\t\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xd3\t\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4366,7 +4566,8 @@ const file_wire_proto_rawDesc = "" +
 	"\btask_dir\x189 \x01(\tR\ataskDir\x12\x12\n" +
 	"\x04user\x18: \x01(\tR\x04user\x12\x16\n" +
 	"\x06leased\x18< \x01(\bR\x06leased\x12\x12\n" +
-	"\x04pool\x18; \x01(\tR\x04pool\"\xaf\x03\n" +
+	"\x04pool\x18; \x01(\tR\x04pool\x12!\n" +
+	"\fretention_ms\x18= \x01(\x04R\vretentionMs\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
@@ -4596,7 +4797,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -4609,111 +4810,113 @@ var file_wire_proto_goTypes = []any{
 	(*AttemptName)(nil),     // 8: gangway.wire.v1.AttemptName
 	(*AgentMessage)(nil),    // 9: gangway.wire.v1.AgentMessage
 	(*Gone)(nil),            // 10: gangway.wire.v1.Gone
-	(*Hello)(nil),           // 11: gangway.wire.v1.Hello
-	(*Inventory)(nil),       // 12: gangway.wire.v1.Inventory
-	(*ShimState)(nil),       // 13: gangway.wire.v1.ShimState
-	(*Claim)(nil),           // 14: gangway.wire.v1.Claim
-	(*ShimGone)(nil),        // 15: gangway.wire.v1.ShimGone
-	(*AgentError)(nil),      // 16: gangway.wire.v1.AgentError
-	(*LauncherMessage)(nil), // 17: gangway.wire.v1.LauncherMessage
-	(*Welcome)(nil),         // 18: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 19: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 20: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 21: gangway.wire.v1.Goodbye
-	(*FileRequest)(nil),     // 22: gangway.wire.v1.FileRequest
-	(*FileReply)(nil),       // 23: gangway.wire.v1.FileReply
-	(*FileEntry)(nil),       // 24: gangway.wire.v1.FileEntry
-	(*Assignment)(nil),      // 25: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 26: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 27: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 28: gangway.wire.v1.Peer
-	(*End)(nil),             // 29: gangway.wire.v1.End
-	(*Signal)(nil),          // 30: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 31: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 32: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 33: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 34: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 35: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 36: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 37: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 38: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 39: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 40: gangway.wire.v1.Started
-	(*Output)(nil),          // 41: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 42: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 43: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 44: gangway.wire.v1.Notice
-	(*Result)(nil),          // 45: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 46: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 47: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 48: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 49: gangway.wire.v1.Frame
+	(*Usage)(nil),           // 11: gangway.wire.v1.Usage
+	(*Hello)(nil),           // 12: gangway.wire.v1.Hello
+	(*Inventory)(nil),       // 13: gangway.wire.v1.Inventory
+	(*ShimState)(nil),       // 14: gangway.wire.v1.ShimState
+	(*Claim)(nil),           // 15: gangway.wire.v1.Claim
+	(*ShimGone)(nil),        // 16: gangway.wire.v1.ShimGone
+	(*AgentError)(nil),      // 17: gangway.wire.v1.AgentError
+	(*LauncherMessage)(nil), // 18: gangway.wire.v1.LauncherMessage
+	(*Welcome)(nil),         // 19: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 20: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 21: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 22: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 23: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 24: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 25: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 26: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 27: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 28: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 29: gangway.wire.v1.Peer
+	(*End)(nil),             // 30: gangway.wire.v1.End
+	(*Signal)(nil),          // 31: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 32: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 33: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 34: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 35: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 36: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 37: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 38: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 39: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 40: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 41: gangway.wire.v1.Started
+	(*Output)(nil),          // 42: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 43: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 44: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 45: gangway.wire.v1.Notice
+	(*Result)(nil),          // 46: gangway.wire.v1.Result
+	(*RankExit)(nil),        // 47: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 48: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 49: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 50: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
-	11, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
-	12, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	36, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
-	15, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
-	16, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	23, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	12, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
+	13, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
+	37, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	16, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
+	17, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
+	24, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
 	10, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
-	13, // 8: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
-	14, // 9: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
-	8,  // 10: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
-	0,  // 11: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
-	8,  // 12: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
-	8,  // 13: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
-	1,  // 14: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	18, // 15: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	19, // 16: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	26, // 17: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	20, // 18: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	21, // 19: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	22, // 20: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
-	25, // 21: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
-	2,  // 22: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
-	3,  // 23: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
-	24, // 24: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
-	8,  // 25: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
-	4,  // 26: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	27, // 27: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	29, // 28: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	30, // 29: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	31, // 30: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	32, // 31: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	33, // 32: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	34, // 33: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	35, // 34: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	28, // 35: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	8,  // 36: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	37, // 37: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	39, // 38: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	40, // 39: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	41, // 40: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	42, // 41: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	45, // 42: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	44, // 43: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	43, // 44: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	38, // 45: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	47, // 46: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	5,  // 47: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	7,  // 48: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	47, // 49: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	46, // 50: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	6,  // 51: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	25, // 52: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	48, // 53: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	26, // 54: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	36, // 55: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	13, // 56: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	9,  // 57: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	17, // 58: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	58, // [58:59] is the sub-list for method output_type
-	57, // [57:58] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	11, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
+	14, // 9: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
+	15, // 10: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
+	8,  // 11: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
+	0,  // 12: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
+	8,  // 13: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
+	8,  // 14: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
+	1,  // 15: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
+	19, // 16: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	20, // 17: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	27, // 18: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	21, // 19: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	22, // 20: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	23, // 21: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	26, // 22: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	2,  // 23: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
+	3,  // 24: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
+	25, // 25: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	8,  // 26: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	4,  // 27: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
+	28, // 28: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	30, // 29: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	31, // 30: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	32, // 31: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	33, // 32: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	34, // 33: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	35, // 34: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	36, // 35: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	29, // 36: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	8,  // 37: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	38, // 38: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	40, // 39: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	41, // 40: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	42, // 41: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	43, // 42: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	46, // 43: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	45, // 44: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	44, // 45: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	39, // 46: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	48, // 47: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 48: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	7,  // 49: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	48, // 50: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	47, // 51: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	6,  // 52: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	26, // 53: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	49, // 54: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	27, // 55: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	37, // 56: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	14, // 57: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	9,  // 58: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	18, // 59: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	59, // [59:60] is the sub-list for method output_type
+	58, // [58:59] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4729,8 +4932,10 @@ func file_wire_proto_init() {
 		(*AgentMessage_Error)(nil),
 		(*AgentMessage_FileReply)(nil),
 		(*AgentMessage_Gone)(nil),
+		(*AgentMessage_Usage)(nil),
 	}
-	file_wire_proto_msgTypes[10].OneofWrappers = []any{
+	file_wire_proto_msgTypes[4].OneofWrappers = []any{}
+	file_wire_proto_msgTypes[11].OneofWrappers = []any{
 		(*LauncherMessage_Welcome)(nil),
 		(*LauncherMessage_Desired)(nil),
 		(*LauncherMessage_ToShim)(nil),
@@ -4738,7 +4943,7 @@ func file_wire_proto_init() {
 		(*LauncherMessage_Goodbye)(nil),
 		(*LauncherMessage_FileRequest)(nil),
 	}
-	file_wire_proto_msgTypes[19].OneofWrappers = []any{
+	file_wire_proto_msgTypes[20].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -4748,7 +4953,7 @@ func file_wire_proto_init() {
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
 	}
-	file_wire_proto_msgTypes[29].OneofWrappers = []any{
+	file_wire_proto_msgTypes[30].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -4758,7 +4963,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[42].OneofWrappers = []any{
+	file_wire_proto_msgTypes[43].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -4770,7 +4975,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
