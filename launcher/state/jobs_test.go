@@ -96,6 +96,9 @@ func TestHeldJobs(t *testing.T) {
 			r.Signal, r.Failure = 15, &job.Reason{Code: job.FailCancelled}
 		}
 		w.apply(AttemptResult{ID: a.ID, Node: "n1", Result: r})
+		if d := w.c.Desired("n1"); len(d) != 1 || d[0].Phase != PhaseForget {
+			t.Errorf("%s: after its result the shim is not let go: %+v", c.running, d)
+		}
 		w.apply(ShimGone{ID: a.ID, Node: "n1"})
 		if s := w.jobState("abcd"); s != job.JobDisabled {
 			t.Errorf("%s: with nothing live the job is %s", c.running, s)
