@@ -124,6 +124,6 @@ wait("job completed", lambda: client.get_job("quick").state == "completed")
 check(client.get_job("quick").execution_info.termination_reason == "enough", "reason")
 client.begin_delete_job("quick", polling_interval=0).result(timeout=30)
 refused(lambda: client.get_job("quick"), ResourceNotFoundError, "JobNotFound")
-left = lambda: [f.name for n in client.list_nodes("default") for f in client.list_node_files("default", n.id, recursive=True) if "quick" in f.name]
+left = lambda: [f.name for n in client.list_nodes("default") for f in client.list_node_files("default", n.id, recursive=True) if "/quick/" in f.name]
 wait("nothing of the job left on the nodes", lambda: left() == [])
 print("done")
