@@ -233,7 +233,7 @@ func TestWhoMay(t *testing.T) {
 		who, method, path, body string
 		status                  int
 	}{
-		{"eve", "GET", "/jobs/j", "", 200}, {"eve", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 200}, {"eve", "GET", "/pools", "", 200},
+		{"eve", "GET", "/jobs/j", "", 404}, {"eve", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 404}, {"eve", "GET", "/pools", "", 200},
 		{"eve", "DELETE", "/jobs/j", "", 403}, {"eve", "POST", "/jobs", "{}", 403}, {"eve", "GET", "/pools/default/nodes/n1/files", "", 403},
 		{"bob", "GET", "/jobs/j", "", 404}, {"bob", "DELETE", "/jobs/j", "", 404}, {"bob", "GET", "/jobs/j/tasks", "", 404}, {"bob", "POST", "/jobs/j/tasks", "{}", 404},
 		{"bob", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 404}, {"bob", "GET", "/gangway/v1/jobs/j/tasks/t0/explain", "", 404},
@@ -260,7 +260,7 @@ func TestWhoMay(t *testing.T) {
 	if a := f.do("bob", "GET", "/jobs", ""); len(a.json["value"].([]any)) != 0 {
 		t.Errorf("bob sees %s", a.body)
 	}
-	if a := f.do("eve", "GET", "/jobs", ""); len(a.json["value"].([]any)) != 1 {
+	if a := f.do("eve", "GET", "/jobs", ""); len(a.json["value"].([]any)) != 0 {
 		t.Errorf("eve sees %s", a.body)
 	}
 }

@@ -136,7 +136,7 @@ func (c *call) job() (Job, error) {
 		return Job{}, &NotFound{KindJob, id}
 	}
 	j, err := c.s.Backend.Job(c.ctx(), id)
-	if err == nil && c.who.Role == Submitter && j.Owner != c.who.Name {
+	if err == nil && c.who.Role < Admin && j.Owner != c.who.Name {
 		err = &NotFound{KindJob, id}
 	}
 	return j, err
@@ -154,7 +154,7 @@ func (c *call) jobToChange() (Job, Version, error) {
 
 func (c *call) listJobs() error {
 	owner := ""
-	if c.who.Role == Submitter {
+	if c.who.Role < Admin {
 		owner = c.who.Name
 	}
 	return writeList(c, lister[Job]{

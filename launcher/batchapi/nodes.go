@@ -63,7 +63,7 @@ func (c *call) renderNode(pool string, n *Node) any {
 	if n.Agent != "" {
 		e.Agent = &agentInfo{n.Agent, when(n.JoinedAt)}
 	}
-	if c.who.Role == Submitter {
+	if c.who.Role < Admin {
 		return e
 	}
 	for _, t := range n.Recent {
