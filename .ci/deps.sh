@@ -1,16 +1,20 @@
 #!/bin/bash
 # Installs what the tests, the demo and the examples need: Debian packages, and
-# Intel MPI and Open MPI 5 in environments of their own under .cache. It says
-# what it is about to do, does nothing when all is there, and starts no service.
+# Intel MPI, Open MPI 5 and azure-batch in environments of their own under
+# .cache. It says what it is about to do, does nothing when all is there, and
+# starts no service.
 #
 #   .ci/deps.sh           what make test needs
 #   .ci/deps.sh --demo    only what make demo needs
-#   .ci/deps.sh --all     Slurm and OpenFOAM too: peers, examples
+#   .ci/deps.sh --all     Slurm, OpenFOAM and Azure's command line too: peers, examples, verify
 set -u
 cd "$(dirname "$0")/.."
 
 intel=2021.17.2
 ompi5=5.0.10
+azure_batch=15.1.0
+azure_batch14=14.2.0
+azure_cli=2.91.0
 
 packages="gcc libc6-dev mpich libmpich-dev openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 hwloc"
 venvs=1
@@ -18,7 +22,7 @@ case "${1:-}" in
 "") ;;
 --demo) packages="gcc libc6-dev mpich libmpich-dev openssh-server openssh-client iproute2" venvs=0 ;;
 --all) packages="$packages slurm-wlm munge openfoam openfoam-examples parallel python3" ;;
-*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 [ $venvs = 1 ] && packages="$packages python3-venv"
 
@@ -76,5 +80,10 @@ venv() {
 if [ $venvs = 1 ]; then
 	venv venv-intel "impi-rt==$intel" "impi-devel==$intel"
 	venv venv-ompi5 "openmpi==$ompi5"
+	venv venv-azure-batch "azure-batch==$azure_batch"
+	if [ "${1:-}" = --all ]; then # az is 700 MB
+		venv venv-azure-batch14 "azure-batch==$azure_batch14"
+		venv venv-azure-cli "azure-cli==$azure_cli"
+	fi
 fi
 exit $status

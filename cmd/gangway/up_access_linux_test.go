@@ -116,6 +116,16 @@ func (s *daemon) mine(c *http.Client, token string) {
 		_, body := s.ask(c, token, "GET", "/jobs/mine/tasks/t?"+apiVersion, "")
 		return strings.Contains(body, `"state":"completed"`)
 	})
+	s.nodeIdle()
+}
+
+// nodeIdle waits until the node has nothing left.
+func (s *daemon) nodeIdle() {
+	s.t.Helper()
+	waitFor(s.t, "the node is idle", 20*time.Second, func() bool {
+		_, body := s.ask(s.overSocket(), "", "GET", "/pools/default/nodes?"+apiVersion, "")
+		return strings.Contains(body, `"state":"idle"`)
+	})
 }
 
 // TestUpStrangers lets those who may not try every operation.
@@ -167,6 +177,9 @@ func TestUpStrangers(t *testing.T) {
 				t.Errorf("%s %s of a submitter: %d %s", o.method, o.path, status, body)
 			}
 		}
+	}
+	if status, body := s.ask(c, reader, "GET", "/jobs/mine/tasks/t/files/stdout.txt?"+apiVersion, ""); status != 200 || body != "private\n" {
+		t.Errorf("a reader of the owner's name: %d %s", status, body)
 	}
 	for _, list := range []string{"/jobs", "/jobs?$filter=id%20eq%20'mine'"} {
 		sep := "?"
@@ -223,6 +236,9 @@ func TestUpLocalUsers(t *testing.T) {
 		}
 	}
 	s := upLocal(t, "--socket", socket)
+	if err := os.Chmod(s.base, 0o755); err != nil { // tasks of other users are under it
+		t.Fatal(err)
+	}
 	s.mine(s.overSocket(), "")
 	before := s.snapshot()
 	curl, err := exec.LookPath("curl")
@@ -293,6 +309,7 @@ func TestUpLocalUsers(t *testing.T) {
 		}
 	}
 	s.mustDelete("nobodys")
+	s.nodeIdle()
 	if after := s.snapshot(); after != before {
 		t.Errorf("something has changed:\n%s\n%s", before, after)
 	}
@@ -353,7 +370,7 @@ func TestUpMalformed(t *testing.T) {
 		{"POST", "/jobs/mine/tasks", `{"id":"x3","commandLine":"true","environmentSettings":[{"name":"A=B","value":"c"}]}`, 400, ""},
 		{"POST", "/jobs/mine/tasks", `{"id":"x4","commandLine":"true","multiInstanceSettings":{"numberOfInstances":-1,"coordinationCommandLine":""}}`, 400, ""},
 		{"POST", "/jobs/mine/addtaskcollection", `{"value":{}}`, 400, ""},
-		{"POST", "/jobs/mine/addtaskcollection", `{"value":[` + strings.TrimSuffix(strings.Repeat(`{"id":"z","commandLine":"true"},`, 101), ",") + `]}`, 400, ""},
+		{"POST", "/jobs/mine/addtaskcollection", `{"value":[` + strings.TrimSuffix(strings.Repeat(`{"id":"z","commandLine":"true"},`, 101), ",") + `]}`, 413, "RequestBodyTooLarge"},
 		{"POST", "/gangway/v1/jobs", `{"id":"x","tasks":[{"command":"not a list"}]}`, 400, ""},
 		{"GET", "/jobs?$filter=", "", 200, ""},
 		{"GET", "/jobs?$filter=id%20eq", "", 400, ""},
