@@ -237,6 +237,7 @@ func (c *chaos) effects() map[string][]attemptRun {
 
 // check compares the side effects with what the launcher reports.
 func (c *chaos) check() {
+	c.lapsed = 0
 	all := c.effects()
 	reported := map[string]apiTask{}
 	seen := map[string]bool{}
@@ -277,6 +278,7 @@ func (c *chaos) judge(w chaosWant, t apiTask, runs []attemptRun) string {
 			return "attempt " + a.id + " was finished, and " + next.id + " ran all the same"
 		}
 	}
+	c.lapsed += c.unexplained(runs)
 	last := attemptRun{}
 	if len(runs) > 0 {
 		last = runs[len(runs)-1]
@@ -312,6 +314,22 @@ func (c *chaos) judge(w chaosWant, t apiTask, runs []attemptRun) string {
 		return "failed for a reason that nothing here is"
 	}
 	return ""
+}
+
+// unexplained counts attempts that neither failed as they were made to nor were
+// struck by anything: their leases lapsed while launcher or agent were away.
+func (c *chaos) unexplained(runs []attemptRun) int {
+	n := 0
+	for _, a := range runs[:max(0, len(runs)-1)] {
+		failed := false
+		for _, r := range a.ranks {
+			failed = failed || r.code != 0
+		}
+		if !failed && !c.struck(a, 0, "shim", "rank", "short cut", "long cut", "destroy") {
+			n++
+		}
+	}
+	return n
 }
 
 // struck reports whether a fault of the kinds hit one of the attempt's nodes or

@@ -31,7 +31,7 @@ const (
 	chaosHosts = 3
 	chaosLease = 3 * time.Second
 	chaosOpen  = 12 // jobs under way
-	chaosCheck = 8 // rounds between checks
+	chaosCheck = 8  // rounds between checks
 )
 
 // chaosTask is what every rank runs: $1 is the directory of the side effects, $2
@@ -101,6 +101,7 @@ type chaos struct {
 	done   map[string]apiTask   // what was reported of completed tasks
 	jobs   int
 	counts map[string]int
+	lapsed int // attempts that ended for no fault of theirs or ours: see unexplained
 }
 
 // chaosOut is a host that is away.
@@ -142,7 +143,7 @@ func TestChaos(t *testing.T) {
 			c.quiet()
 		}
 	}
-	t.Logf("seed %d: %d rounds, %d tasks, %v", seed, rounds, len(c.wants), c.counts)
+	t.Logf("seed %d: %d rounds, %d tasks, %d leases lapsed without a cut, %v", seed, rounds, len(c.wants), c.lapsed, c.counts)
 	c.finish()
 }
 
