@@ -101,6 +101,7 @@ func (b *backend) Nodes(ctx context.Context, pool string) (out []batchapi.Node, 
 	})
 	usage := b.fleet.Usage()
 	for i := range out {
+		out[i].Agent = b.fleet.Version(out[i].ID)
 		if u, ok := usage[out[i].ID]; ok {
 			out[i].Usage = &u
 		}
@@ -120,6 +121,7 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 		out = nodeOf(c, n)
 		return nil
 	})
+	out.Agent = b.fleet.Version(name)
 	if u, ok := b.fleet.UsageOf(name); ok {
 		out.Usage = &u
 	}
@@ -128,7 +130,7 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 
 func nodeOf(c *state.Cluster, n state.NodeStatus) batchapi.Node {
 	out := batchapi.Node{ID: n.Row.Name, StateAt: n.Row.Since, Scheduling: !n.Row.Draining, JoinedAt: n.Row.Since,
-		Cores: len(n.View.Cores), Memory: n.View.Memory, Agent: n.Row.Agent}
+		Cores: len(n.View.Cores), Memory: n.View.Memory}
 	if n.Topology != nil {
 		for _, i := range n.Topology.Interfaces {
 			if !i.Loopback && i.Up && len(i.Addrs) > 0 {

@@ -91,9 +91,10 @@ type node struct {
 	parts   []state.Part // wanted, as told last
 	told    bool         // parts is valid
 
-	usage  *job.Usage // the last sample; nil: none
-	turn   sync.Mutex // held by the one connection that an agent opened
-	hangUp func()     // ends that connection; nil: none
+	usage   *job.Usage // the last sample; nil: none
+	version string     // of the agent that was here last
+	turn    sync.Mutex // held by the one connection that an agent opened
+	hangUp  func()     // ends that connection; nil: none
 }
 
 // New returns a fleet without sessions.
@@ -253,6 +254,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	f.mu.Lock()
 	h.node.session = s
 	h.node.ever = true
+	h.node.version = hello.GetVersion()
 	h.node.told = false
 	if f.leaving {
 		s.goodbye() // it came while the others were told

@@ -31,6 +31,17 @@ func (f *Fleet) Usage() map[string]job.Usage {
 	return out
 }
 
+// Version returns the version of the agent that a node had last; "": none has
+// spoken to this launcher.
+func (f *Fleet) Version(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nodes[name]; n != nil {
+		return n.version
+	}
+	return ""
+}
+
 // UsageOf returns the last sample of one node; ok: it has sent one.
 func (f *Fleet) UsageOf(name string) (u job.Usage, ok bool) {
 	f.mu.Lock()
