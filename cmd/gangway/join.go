@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -31,7 +30,7 @@ func (j joinFlags) dialer(ctx context.Context, log *slog.Logger) (func(context.C
 		}
 	}
 	id, err := auth.LoadIdentity(dir, auth.IdentityOptions{Log: log})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, auth.ErrNotJoined) {
 		id, err = j.enroll(ctx, dir, log)
 	}
 	if err != nil {
