@@ -25,7 +25,7 @@ type launcherFlags struct {
 }
 
 func (l *launcherFlags) register(fl *pflag.FlagSet) {
-	fl.StringVar(&l.address, "launcher", "", "the launcher to ask: https://HOST:PORT or unix:PATH (default $GANGWAY_LAUNCHER, or the socket of this user's on this machine)")
+	fl.StringVar(&l.address, "launcher", "", "the launcher to ask: https://HOST:PORT or unix:PATH (default $GANGWAY_LAUNCHER, or the socket of this user's on this machine, or of the machine's)")
 	fl.StringVar(&l.ca, "ca", "", "file with the certificate that \"gangway ca\" prints, to know the launcher at an https address by (default $GANGWAY_CA)")
 	fl.StringVar(&l.fingerprint, "fingerprint", "", "that certificate's SHA-256, in place of --ca (default $GANGWAY_FINGERPRINT)")
 }
@@ -47,7 +47,13 @@ func (l *launcherFlags) dial() (*client.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.Address = "unix:" + filepath.Join(dir, "launcher.sock")
+		own := filepath.Join(dir, "launcher.sock")
+		o.Address = "unix:" + own
+		if _, err := os.Stat(own); err != nil && os.Getenv("GANGWAY_DATA") == "" {
+			if _, err := os.Stat(systemSocket); err == nil {
+				o.Address = "unix:" + systemSocket
+			}
+		}
 	}
 	if strings.HasPrefix(o.Address, "https:") {
 		var err error

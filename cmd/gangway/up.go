@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -38,6 +39,14 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 				var err error
 				if data, err = dataDir(); err != nil {
 					return err
+				}
+				// A machine's launcher is for all its users, and they can't
+				// enter its data.
+				if socket == "" && os.Geteuid() == 0 && os.Getenv("GANGWAY_DATA") == "" {
+					if err := os.MkdirAll(filepath.Dir(systemSocket), 0o755); err != nil {
+						return fmt.Errorf("the directory of the launcher's socket: %w", err)
+					}
+					socket = systemSocket
 				}
 			}
 			level := slog.LevelInfo
@@ -79,7 +88,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	fl.StringVar(&data, "data", "", "directory of the launcher's data, on a local disk (default $GANGWAY_DATA, ~/.local/share/gangway, root: /var/lib/gangway)")
 	fl.StringVar(&listen, "listen", "", "serve the API and nodes that join on this TCP address, with TLS, for example 0.0.0.0:7701")
 	fl.StringArrayVar(&names, "name", nil, "further host name or address of this machine in its certificate (repeatable)")
-	fl.StringVar(&socket, "socket", "", "unix socket for clients on this machine (default DATA/launcher.sock)")
+	fl.StringVar(&socket, "socket", "", "unix socket for clients on this machine (default DATA/launcher.sock; root's, without --data: "+systemSocket+")")
 	fl.StringVar(&poolID, "pool", "default", "id of the pool of its nodes")
 	fl.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.DurationVar(&lease, "lease", launcher.KeptLease, "how long work outlives the contact with its node before it is started elsewhere")
@@ -94,6 +103,9 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	c.MarkFlagsMutuallyExclusive("hosts", "hostfile", "agents")
 	return c
 }
+
+// systemSocket is where the machine's own launcher, root's, is found.
+const systemSocket = "/run/gangway/launcher.sock"
 
 // dataDir is where a launcher of this user keeps its data unless it is told.
 func dataDir() (string, error) {
