@@ -193,7 +193,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 
 // listen opens both listeners and serves them until ctx is done.
 func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) error {
-	handler := u.handler()
+	handler := patient(u.handler())
 	_ = os.Remove(u.cfg.Socket) // a dead launcher's: we hold the data directory's lock
 	ul, err := net.Listen("unix", u.cfg.Socket)
 	if err != nil {
@@ -204,7 +204,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 		_ = ul.Close()
 		return fmt.Errorf("the launcher's socket: %w", err)
 	}
-	local := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: u.httpLog(),
+	local := &http.Server{Handler: handler, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			uid, err := auth.PeerUID(c)
 			if err != nil {
@@ -229,7 +229,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 	conf := u.ca.ServerTLS()
 	// TLSNextProto below takes HTTP/2 out of the server, so it must not be offered.
 	conf.NextProtos = []string{AgentProtocol, "http/1.1"}
-	remote := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: u.httpLog(),
+	remote := &http.Server{Handler: handler, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		TLSConfig: conf,
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			AgentProtocol: func(_ *http.Server, c *tls.Conn, _ http.Handler) { u.agent(ctx, c) },
