@@ -49,7 +49,7 @@ func newMetrics(version string) *metrics {
 
 // handler answers a scrape: counters as they are, the rest from the state.
 func (m *metrics) handler(ctl *control.Control, fleet *agents.Fleet) http.Handler {
-	m.reg.MustRegister(&clusterCollector{ctl: ctl}, &usageCollector{fleet: fleet, now: time.Now})
+	m.reg.MustRegister(&clusterCollector{ctl: ctl}, &usageCollector{last: fleet.Usage, now: time.Now})
 	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{Timeout: 10 * time.Second})
 }
 

@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"gangway/launcher/agents"
+	"gangway/launcher/job"
 )
 
 // usageStale is the age from which a node's sample says nothing of now.
@@ -13,8 +13,8 @@ const usageStale = 3 * UsageEvery
 
 // usageCollector tells the nodes' last samples when it is asked.
 type usageCollector struct {
-	fleet *agents.Fleet
-	now   func() time.Time
+	last func() map[string]job.Usage // by node
+	now  func() time.Time
 }
 
 // Describe sends nothing: the collector is unchecked.
@@ -37,7 +37,7 @@ func (c *usageCollector) Collect(out chan<- prometheus.Metric) {
 		procs  = node("running_processes", "Processes on a core or ready for one.")
 	)
 	now := c.now()
-	for name, u := range c.fleet.Usage() {
+	for name, u := range c.last() {
 		if now.Sub(u.At) > usageStale {
 			continue
 		}

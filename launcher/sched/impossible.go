@@ -30,6 +30,13 @@ func Impossible(t job.TaskSpec, nodes []*Node) *job.Reason {
 	if slices.ContainsFunc(nodes, func(n *Node) bool { return !n.Known }) {
 		return nil
 	}
+	if t.Kind == job.Single && len(t.PerNode) == 0 { // the first node that can is enough, of thousands
+		for _, n := range nodes {
+			if left(n, noHold).most(&t, everything) > 0 {
+				return nil
+			}
+		}
+	}
 	idle := make([]*slots, len(nodes))
 	for i, n := range nodes {
 		idle[i] = left(n, noHold)

@@ -35,7 +35,10 @@ func left(n *Node, keep func(Hold) bool) *slots {
 		s.memory -= min(s.memory, h.Memory)
 		gpus = append(gpus, h.GPUs...)
 	}
-	for _, core := range n.Cores {
+	if hard.IsEmpty() && shared.IsEmpty() { // as of most nodes: share the list
+		s.free = n.Cores[:len(n.Cores):len(n.Cores)]
+	}
+	for _, core := range n.Cores[len(s.free):] {
 		switch {
 		case core.Overlaps(hard):
 		case core.Overlaps(shared):
