@@ -29,6 +29,8 @@ type backend struct {
 
 	life    context.Context // the launcher's
 	leaving sync.WaitGroup  // nodes that are being removed
+
+	recalled recalled
 }
 
 var _ batchapi.Backend = (*backend)(nil)

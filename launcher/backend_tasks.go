@@ -56,6 +56,9 @@ func (b *backend) recall(v *taskView) error {
 	if v.attempt != nil || v.LastAttempt == "" {
 		return nil
 	}
+	if v.attempt = b.recalled.get(v.LastAttempt); v.attempt != nil {
+		return nil
+	}
 	raw, err := b.history.Get(job.TableAutopsy, v.LastAttempt)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // deleted meanwhile
@@ -68,6 +71,7 @@ func (b *backend) recall(v *taskView) error {
 		return err
 	}
 	v.attempt = &a
+	b.recalled.put(v.LastAttempt, &a)
 	return nil
 }
 

@@ -141,8 +141,9 @@ func (l *launcher) gauge(ctx context.Context, name string) (float64, error) {
 	return 0, nil
 }
 
-func (l *launcher) status(field string) int64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.Process.Pid))
+// statusOf reads a size of a process, in bytes.
+func statusOf(pid int, field string) int64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, field+":"); ok {
 			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
@@ -153,12 +154,13 @@ func (l *launcher) status(field string) int64 {
 }
 
 // rss and peak are in bytes.
-func (l *launcher) rss() int64  { return l.status("VmRSS") }
-func (l *launcher) peak() int64 { return l.status("VmHWM") }
+func (l *launcher) rss() int64         { return statusOf(l.cmd.Process.Pid, "VmRSS") }
+func (l *launcher) peak() int64        { return statusOf(l.cmd.Process.Pid, "VmHWM") }
+func (l *launcher) cpu() time.Duration { return cpuOf(l.cmd.Process.Pid) }
 
-// cpu is the processor's time that the launcher has used.
-func (l *launcher) cpu() time.Duration {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.cmd.Process.Pid))
+// cpuOf is the processor's time that a process has used.
+func cpuOf(pid int) time.Duration {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
 	if len(f) < 13 {

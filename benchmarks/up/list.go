@@ -18,7 +18,7 @@ func list(ctx context.Context, l *launcher, tasks int) error {
 	if _, err := l.ask(ctx, http.MethodPost, "/jobs?"+version, job, nil); err != nil {
 		return err
 	}
-	begin := time.Now()
+	begin, cpu := time.Now(), l.cpu()
 	for lo := 0; lo < tasks; lo += 100 {
 		var all []any
 		for i := lo; i < min(lo+100, tasks); i++ {
@@ -40,6 +40,7 @@ func list(ctx context.Context, l *launcher, tasks int) error {
 		return fmt.Errorf("running the tasks: %w", err)
 	}
 	row("from the first add to the last task's end", seconds(time.Since(begin)))
+	row("processor's time of the launcher for that", seconds(l.cpu()-cpu))
 	row("launcher then, resident", mib(l.rss()))
 	for _, filter := range []string{"", "state eq 'completed'", "executionInfo/result eq 'failure'", "startswith(id,'t0')"} {
 		what := "`" + filter + "`"
@@ -63,7 +64,7 @@ func list(ctx context.Context, l *launcher, tasks int) error {
 func pages(ctx context.Context, l *launcher, what, filter string) error {
 	const rounds = 5
 	var took []float64
-	count := 0
+	count, cpu := 0, l.cpu()
 	for range rounds {
 		next := "/jobs/many/tasks?maxresults=1000&" + version
 		if filter != "" {
@@ -90,6 +91,7 @@ func pages(ctx context.Context, l *launcher, what, filter string) error {
 	}
 	slices.Sort(took)
 	row(fmt.Sprintf("pages of 1,000 tasks, %s: %d tasks in %d pages", what, count, len(took)/rounds),
-		fmt.Sprintf("median %.0f ms, at most %.0f ms", took[len(took)/2], took[len(took)-1]))
+		fmt.Sprintf("median %.0f ms, at most %.0f ms, processor's time %.0f ms a page", took[len(took)/2], took[len(took)-1],
+			float64((l.cpu()-cpu).Milliseconds())/float64(len(took))))
 	return nil
 }

@@ -40,9 +40,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("KEEP") == "" {
-		defer os.RemoveAll(dir)
-	}
+	defer os.RemoveAll(dir)
 	node, err := machine(*recorded, filepath.Join(dir, "machine"))
 	if err != nil {
 		return err
@@ -57,6 +55,9 @@ func run() error {
 	}
 	defer l.kill()
 	row("launcher without nodes, resident", mib(l.rss()))
+	if err := idleAgent(ctx, l, dir, *quiet); err != nil {
+		return fmt.Errorf("the idle agent: %w", err)
+	}
 	f := &fleet{l: l, node: node, dir: filepath.Join(dir, "nodes")}
 	begin := time.Now()
 	if err := f.enroll(ctx, *nodes); err != nil {

@@ -48,6 +48,7 @@ func gangway() Rules {
 
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},
 			{Path: "benchmarks/peers", May: []string{"topology", "mpi", "internal/..."}, Why: "comparisons run in lab hosts"},
+			{Path: "benchmarks/up", May: []string{"launcher", "launcher/auth", "nodeagent", "nodeagent/wire/...", "topology", "topology/probe"}, External: []string{connect, protobuf}, Why: "simulated agents join a real launcher"},
 			{Path: "examples", May: []string{"internal/..."}, Why: "examples use the command"},
 			{Path: "cmd", May: []string{"..."}, External: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, Why: "the command line and its wiring"},
 			{Path: "internal", May: []string{"..."}, External: []string{sys, ssh, "github.com/google/go-cmp"}, Why: "test helpers"},
