@@ -266,6 +266,9 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 		_ = c.Close()
 		return
 	}
+	watched, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	u.group.Go(func() { u.stillLetIn(watched, name, c, cs) })
 	err = u.ctl.Do(ctx, state.NodeAdded{Node: name, Again: true})
 	if err == nil {
 		u.cfg.Log.Info("an agent has connected", "node", name, "from", c.RemoteAddr())
@@ -275,6 +278,27 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 		u.cfg.Log.Info("an agent's connection has ended", "node", name, "err", err)
 	}
 	_ = c.Close()
+}
+
+// recheck is how often a connected node's certificate is looked at again.
+const recheck = 5 * time.Second
+
+// stillLetIn ends the connection of a node that is revoked meanwhile.
+func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.ConnectionState) {
+	t := time.NewTicker(recheck)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if _, err := u.ca.Node(&cs); errors.Is(err, auth.ErrDenied) {
+			u.cfg.Log.Warn("an agent is no longer let in", "node", name, "err", err)
+			_ = c.Close()
+			return
+		}
+	}
 }
 
 func (u *up) handler() http.Handler {
