@@ -197,8 +197,7 @@ func upLab(t *testing.T, n int, opts ...lab.Option) *daemon {
 	}
 	bin := gangwayBinary(t)
 	b := &bed{t: t, bin: bin, limit: 10 * time.Minute, lab: lab.New(t, n, append(opts, lab.Share(buildDir))...)}
-	data := filepath.Join(b.lab.Dir(), "data")
-	return b.up(data, "--hosts", fmt.Sprintf("n[1-%d]", n))
+	return b.up(filepath.Join(b.lab.Dir(), "data"), "--hosts", fmt.Sprintf("n[1-%d]", n))
 }
 
 // logged waits until the launcher has logged a line with all of the words.
