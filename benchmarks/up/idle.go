@@ -28,6 +28,7 @@ func idleAgent(ctx context.Context, l *launcher, dir string, quiet time.Duration
 		return err
 	}
 	cmd := exec.Command(l.bin, "agent", "--tmpdir", dir, "--join", "https://"+l.addr, "--token-file", secret, "--name", "idle", "--identity", filepath.Join(dir, "idle"))
+	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return err
 	}
