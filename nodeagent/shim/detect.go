@@ -45,6 +45,9 @@ const (
 
 const askLimit = 10 * time.Second
 
+// maxWords is how many arguments of a command are looked at for its program.
+const maxWords = 32
+
 // detect decides how the ranks start and by which launcher.
 func (s *shim) detect(ctx context.Context, p *prepared) (detection, *wire.Failure) {
 	want := mpi.Flavour(s.a.GetMpi())
@@ -65,10 +68,15 @@ func (s *shim) detect(ctx context.Context, p *prepared) (detection, *wire.Failur
 		}
 		return d, nil
 	}
-	link, known := s.linkage(ctx, p)
+	link, known := s.linkage(ctx, p, p.program)
 	d := detection{via: viaMPIRun}
-	if known == linksMPI {
+	switch known {
+	case linksMPI:
 		d.linked = link.String()
+	case unknown:
+		if name, of, ok := s.argumentLinkage(ctx, p); ok {
+			return s.detectArgument(ctx, p, want, name, of)
+		}
 	}
 	if known == linksNone && want == "" {
 		d.via, d.linked, d.launcher = viaDirect, "none", mpi.Launcher{Flavour: mpi.None}
@@ -93,6 +101,47 @@ func (s *shim) detect(ctx context.Context, p *prepared) (detection, *wire.Failur
 		msg = fmt.Sprintf("the program links %s: %v", link, err)
 	}
 	return d, failed(wire.FailureCode_FAILURE_MPI_MISSING, s.nodeName(), msg, hint)
+}
+
+// argumentLinkage looks for the MPI of a command that starts the program by
+// another one: env A=B ./prog, numactl -l ./prog. It returns the first argument
+// that is a file and links an MPI.
+func (s *shim) argumentLinkage(ctx context.Context, p *prepared) (string, mpi.Linkage, bool) {
+	args := s.a.GetCommand()[1:]
+	for _, word := range args[:min(len(args), maxWords)] {
+		path, err := lookProgram(word, p.workdir, p.env)
+		if err != nil || strings.HasPrefix(word, "-") || checkProgram(path) != nil {
+			continue
+		}
+		if link, known := s.linkage(ctx, p, path); known == linksMPI {
+			return word, link, true
+		}
+	}
+	return "", mpi.Linkage{}, false
+}
+
+// detectArgument decides by the MPI that an argument of the command links.
+// What the command does with it is not known, so it is refused nothing: a
+// launcher that does not fit is warned of.
+func (s *shim) detectArgument(ctx context.Context, p *prepared, want mpi.Flavour, name string, link mpi.Linkage) (detection, *wire.Failure) {
+	d := detection{via: viaMPIRun, linked: fmt.Sprintf("%s, by %s", link, name)}
+	l, err := s.findLauncher(ctx, p, want, link)
+	var mismatch *mpi.MismatchError
+	if errors.As(err, &mismatch) {
+		d.notice = fmt.Sprintf("%s links %s but is launched by %s: if it is the MPI program, each rank will be alone; choose the other with --mpi, or put the right mpirun first on PATH (for example in --setup)",
+			name, link, mismatch.Launcher)
+		l, err = mismatch.Launcher, nil
+	}
+	switch {
+	case err == nil:
+		d.launcher = l
+	case want == "" && errors.Is(err, errNoLauncher):
+		d.via, d.launcher = viaDirect, mpi.Launcher{Flavour: mpi.None}
+		d.notice = fmt.Sprintf("%s links %s, but no mpirun is on the PATH of %s: the ranks are started without MPI", name, link, s.nodeName())
+	default:
+		return d, failed(wire.FailureCode_FAILURE_MPI_MISSING, s.nodeName(), err.Error(), "install it there, or put it on PATH with --setup")
+	}
+	return d, nil
 }
 
 var errNoLauncher = errors.New("no MPI launcher is on PATH")
@@ -214,8 +263,8 @@ func (s *shim) output(ctx context.Context, path string, args, env []string) (str
 // asked: it alone knows RUNPATH, LD_LIBRARY_PATH, caches and what libraries
 // need in turn (OpenFOAM's solvers link MPI only through a plugin-like library
 // that LD_LIBRARY_PATH names).
-func (s *shim) linkage(ctx context.Context, p *prepared) (mpi.Linkage, proof) {
-	f, err := elf.Open(p.program)
+func (s *shim) linkage(ctx context.Context, p *prepared, program string) (mpi.Linkage, proof) {
+	f, err := elf.Open(program)
 	if err != nil {
 		return mpi.Linkage{}, unknown
 	}
@@ -225,7 +274,7 @@ func (s *shim) linkage(ctx context.Context, p *prepared) (mpi.Linkage, proof) {
 		return mpi.Linkage{}, unknown
 	}
 	var libs []mpi.Library
-	out, err := s.output(ctx, interp, []string{interp, "--list", p.program}, p.env)
+	out, err := s.output(ctx, interp, []string{interp, "--list", program}, p.env)
 	if err == nil {
 		libs = parseLoaderList(out)
 	}

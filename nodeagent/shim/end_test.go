@@ -128,6 +128,34 @@ func TestMismatch(t *testing.T) {
 	m.forget()
 }
 
+// TestMPIOfAnArgument holds that a program which another one starts gets its
+// own MPI, or a warning.
+func TestMPIOfAnArgument(t *testing.T) {
+	for _, c := range []struct{ cc, mpi string }{{"mpicc.mpich", "mpich"}, {"mpicc.openmpi", "openmpi"}} {
+		t.Run(c.mpi, func(t *testing.T) {
+			m, r := run(t, ranks(assignment(t, "env", "A=B", hello(t, c.cc)), 2))
+			if r.GetExitCode() != 0 || m.plan.GetMpi() != c.mpi {
+				t.Fatalf("result %v, plan %v", r, m.plan)
+			}
+			if !strings.Contains(m.stdout(1), "rank 1 of 2 sum 1") {
+				t.Errorf("rank 1: %q", m.stdout(1))
+			}
+			if len(m.notices) > 0 {
+				t.Errorf("notices %q", m.notices)
+			}
+		})
+	}
+	t.Run("mismatch", func(t *testing.T) {
+		a := assignment(t, "env", hello(t, "mpicc.mpich"))
+		hello(t, "mpicc.openmpi") // both must be here
+		a.Mpi, a.PlanOnly = "openmpi", true
+		m, _ := run(t, a)
+		if n := strings.Join(m.notices, "\n"); !strings.Contains(n, "MPICH") || !strings.Contains(n, "Open MPI") {
+			t.Errorf("notices %q, want one that names both", m.notices)
+		}
+	})
+}
+
 func TestSetup(t *testing.T) {
 	a := assignment(t, "/bin/sh", "-c", `echo "$A|$B|$C|$D"; pwd; echo $TMPDIR`)
 	a.SetupScript = []byte("echo noise; echo more >&2\nexport A='x\ny'\nB=hidden\nexport C=script\n sleep 300 &\n")
