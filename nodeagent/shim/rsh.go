@@ -70,6 +70,9 @@ func runRsh(args []string) (int, error) {
 			if err != nil {
 				return exitGangway, err
 			}
+			if r.strs[0] == "" {
+				return int(r.nums[0]), nil // the gang ends, and says why by itself
+			}
 			return int(r.nums[0]), fmt.Errorf("%s: %s", host, r.strs[0])
 		}
 		if err != nil {
@@ -138,14 +141,38 @@ func (s *shim) shellRequest(conn *net.UnixConn, host, command string) {
 		refuse(conn, exitGangway, err)
 		return
 	}
+	s.relay(conn, far)
+}
+
+// relay carries a remote shell's conversation with another node. At the end of
+// the gang the nodes part in no order, and a lost connection is no news.
+func (s *shim) relay(conn, far net.Conn) {
+	defer conn.Close()
 	splice(conn, far)
+	if s.isEnding() {
+		refuse(conn, exitGangway, errors.New(""))
+	}
+}
+
+// isEnding says whether the attempt has come to its end, for better or worse.
+func (s *shim) isEnding() bool {
+	got := make(chan bool, 1)
+	if !s.post(func() { got <- s.ending }) {
+		return true
+	}
+	select {
+	case yes := <-got:
+		return yes
+	case <-s.done:
+		return true
+	}
 }
 
 func refuse(w io.Writer, code int, err error) {
 	_ = writeMsg(w, kindRefused, record{nums: []int64{int64(code)}, strs: []string{err.Error()}}.encode())
 }
 
-// splice copies both ways until one side has ended, then ends the other.
+// splice copies both ways until one side has ended, then closes b.
 func splice(a, b net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -156,7 +183,6 @@ func splice(a, b net.Conn) {
 	_, _ = io.Copy(b, a)
 	_ = b.Close()
 	wg.Wait()
-	_ = a.Close()
 }
 
 // peerOf finds the member that a launcher calls host: by data-plane address,
