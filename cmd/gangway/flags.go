@@ -72,6 +72,13 @@ func (f *runFlags) register(c *cobra.Command) {
 
 // hostEntries is the list of nodes the user named; nil means this machine.
 func (f *runFlags) hostEntries() ([]topology.HostEntry, error) {
+	// An empty list comes of a variable that is not set: the job is not for
+	// this machine then.
+	for name, value := range map[string]string{"hosts": f.hosts, "hostfile": f.hostfile, "agents": f.agents} {
+		if value == "" && f.given(name) {
+			return nil, usagef("name them, or leave the flag out to use this machine", "--%s is empty", name)
+		}
+	}
 	switch {
 	case f.hostfile != "":
 		fh, err := os.Open(f.hostfile)

@@ -22,7 +22,8 @@ func newProbeCommand(a *app) *cobra.Command {
 		Short: "Show a machine: sockets, NUMA nodes, caches, cores, memory, networks, limits",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.hosts == "" {
+			f.given = cmd.Flags().Changed
+			if f.hosts == "" && !f.given("hosts") {
 				n, err := probe.Live()
 				if err != nil {
 					return err

@@ -80,6 +80,8 @@ func TestExitStatus(t *testing.T) {
 		{"no ranks", 2, "-n 0", []string{"run", "-n", "0", "--", "true"}},
 		{"unknown flag", 2, "unknown flag", []string{"run", "--frobnicate", "--", "true"}},
 		{"unknown command", 2, "unknown command", []string{"frobnicate"}},
+		{"empty hostlist", 2, "--hosts is empty", []string{"run", "--hosts", "", "--", "true"}},
+		{"empty hostfile", 2, "--hostfile is empty", []string{"plan", "--hostfile", "", "--", "true"}},
 		{"bad hostlist", 2, "n[1-", []string{"run", "--hosts", "n[1-", "--", "true"}},
 		{"bad mpi", 2, "--mpi", []string{"run", "--mpi", "lam", "--", "true"}},
 		{"too many ranks", 125, "--oversubscribe", []string{"run", "-n", "4096", "--", "true"}},

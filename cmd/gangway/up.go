@@ -60,6 +60,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 			log := slog.New(h)
 			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: who(), Listen: listen, Names: names,
 				Socket: socket, Lease: lease, Version: versionString(), Log: log}
+			f.given = cmd.Flags().Changed
 			entries, err := f.hostEntries()
 			if err != nil {
 				return err
