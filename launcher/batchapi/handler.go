@@ -24,7 +24,7 @@ const (
 	maxBody       = 1 << 20 // bytes, as Batch's
 	maxCollection = 100     // tasks in one request, as Batch's
 	maxPage       = 1000    // entries of a list in one answer, as Batch's
-	maxScan       = 20_000  // entries looked at for one page, so that a filter that matches little still answers soon
+	maxScan       = 2_000   // entries looked at for one page, so that a filter that matches little still answers soon
 )
 
 // Config is what New needs.

@@ -13,8 +13,8 @@ func TestUsageOf(t *testing.T) {
 	zero, half, gib := 0.0, 0.5, uint64(1<<30)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for want, u := range map[string]*job.Usage{
-		`null`:                                 nil,
-		`{"sampledAt":"2026-01-02T03:04:05.0000000Z"}`: {At: at},
+		`null`: nil,
+		`{"sampledAt":"2026-01-02T03:04:05.0000000Z"}`:                                                               {At: at},
 		`{"sampledAt":"2026-01-02T03:04:05.0000000Z","cpuPercent":0,"load":{"1m":0.5},"memoryUsedBytes":1073741824}`: {At: at, CPUPercent: &zero, Load1: &half, MemoryUsed: &gib},
 	} {
 		b, err := json.Marshal(usageOf(u))

@@ -78,10 +78,11 @@ func BenchmarkRestore(b *testing.B) {
 // fill writes the blocks; jumbled ones come as 64 nodes would send them.
 func fill(tb testing.TB, dir string, piece uint64, jumble bool) {
 	s := openDir(tb, dir)
-	spec := job.Spec{ID: "j", Tasks: []job.TaskSpec{{ID: "t", Range: job.Range{Hi: job.MaxArray}, Command: []string{"x"}}}}
+	spec := job.TaskSpec{ID: "t", Range: job.Range{Hi: job.MaxArray}, Command: []string{"x"}}
 	rows := []job.Row{
 		job.Encode(job.TableMeta, "meta", job.MetaRow{Cluster: "c", Epoch: 1}),
-		job.Encode(job.TableJob, "abcd", job.JobRow{UID: "abcd", Spec: spec}),
+		job.Encode(job.TableJob, "abcd", job.JobRow{UID: "abcd", Next: 1, Spec: job.Spec{ID: "j"}}),
+		job.Encode(job.TableTask, "abcd-0", job.TaskRow{UID: "abcd-0", Job: "abcd", Spec: spec}),
 	}
 	var starts []uint64
 	for lo := uint64(0); lo < job.MaxArray; lo += piece {
