@@ -12,7 +12,6 @@ import (
 	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
-	"gangway/launcher/store"
 )
 
 // taskView is a task with its living or last attempt.
@@ -51,27 +50,35 @@ func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, e
 	return v, err
 }
 
-// recall looks the last attempt up in the history when none is alive.
-func (b *backend) recall(v *taskView) error {
-	if v.attempt != nil || v.LastAttempt == "" {
+// recall looks the last attempts up in the history where none is alive. What
+// was deleted meanwhile stays without.
+func (b *backend) recall(views ...*taskView) error {
+	want := map[string]*taskView{}
+	var ids []string
+	for _, v := range views {
+		if v.attempt != nil || v.LastAttempt == "" {
+			continue
+		}
+		if v.attempt = b.recalled.get(v.LastAttempt); v.attempt == nil {
+			want[v.LastAttempt] = v
+			ids = append(ids, v.LastAttempt)
+		}
+	}
+	if len(ids) == 0 {
 		return nil
 	}
-	if v.attempt = b.recalled.get(v.LastAttempt); v.attempt != nil {
-		return nil
-	}
-	raw, err := b.history.Get(job.TableAutopsy, v.LastAttempt)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // deleted meanwhile
-	}
+	found, err := b.history.GetAll(job.TableAutopsy, ids)
 	if err != nil {
 		return err
 	}
-	var a job.AttemptRow
-	if err := (job.Row{Table: job.TableAutopsy, Key: v.LastAttempt, Value: raw}).Decode(&a); err != nil {
-		return err
+	for id, raw := range found {
+		a := new(job.AttemptRow)
+		if err := (job.Row{Table: job.TableAutopsy, Key: id, Value: raw}).Decode(a); err != nil {
+			return err
+		}
+		want[id].attempt = a
+		b.recalled.put(id, a)
 	}
-	v.attempt = &a
-	b.recalled.put(v.LastAttempt, &a)
 	return nil
 }
 
@@ -253,11 +260,15 @@ func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery)
 		return nil, err
 	}
 	views = views[:min(len(views), q.Limit)]
+	ended := make([]*taskView, len(views))
+	for i := range views {
+		ended[i] = &views[i]
+	}
+	if err := b.recall(ended...); err != nil {
+		return nil, err
+	}
 	out := make([]batchapi.Task, len(views))
 	for i := range views {
-		if err := b.recall(&views[i]); err != nil {
-			return nil, err
-		}
 		out[i] = b.taskOf(views[i])
 	}
 	return out, nil

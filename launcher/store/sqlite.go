@@ -291,6 +291,28 @@ func (s *SQLite) Get(table job.Table, key string) ([]byte, error) {
 	return out[0].Value, nil
 }
 
+// getChunk is how many keys one query asks for.
+const getChunk = 500
+
+// GetAll implements Store.
+func (s *SQLite) GetAll(table job.Table, keys []string) (map[string][]byte, error) {
+	out := make(map[string][]byte, len(keys))
+	for part := range slices.Chunk(keys, getChunk) {
+		args := []any{[]byte(table)}
+		for _, k := range part {
+			args = append(args, []byte(k))
+		}
+		rows, err := s.read("SELECT tab, key, value FROM row WHERE tab = ? AND key IN (?"+strings.Repeat(",?", len(part)-1)+")", args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			out[r.Key] = r.Value
+		}
+	}
+	return out, nil
+}
+
 // Scan implements Store.
 func (s *SQLite) Scan(table job.Table, from string, limit int) ([]job.Row, error) {
 	if err := checkLimit(limit); err != nil {

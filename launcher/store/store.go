@@ -25,6 +25,9 @@ type Store interface {
 	Load(except ...job.Table) ([]job.Row, error)
 	// Get returns the value of a row, or ErrNotFound. It is the caller's.
 	Get(table job.Table, key string) ([]byte, error)
+	// GetAll returns those rows of a table that are there, by key; it is for
+	// many keys at once.
+	GetAll(table job.Table, keys []string) (map[string][]byte, error)
 	// Scan returns the first limit rows of a table whose keys are not below
 	// from, sorted by key. limit is 1…MaxScan. To go on, scan again from the
 	// last key with a zero byte after it.
@@ -113,6 +116,22 @@ func (m *Memory) Get(table job.Table, key string) ([]byte, error) {
 		return nil, notFound(table, key)
 	}
 	return bytes.Clone(v), nil
+}
+
+// GetAll implements Store.
+func (m *Memory) GetAll(table job.Table, keys []string) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rows == nil {
+		return nil, ErrClosed
+	}
+	out := make(map[string][]byte, len(keys))
+	for _, k := range keys {
+		if v, ok := m.rows[place{table, k}]; ok {
+			out[k] = bytes.Clone(v)
+		}
+	}
+	return out, nil
 }
 
 // Scan implements Store.

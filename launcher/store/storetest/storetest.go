@@ -165,6 +165,23 @@ func Run(t *testing.T, open func(*testing.T) (s store.Store, reopen func() store
 			}
 		}
 	})
+	t.Run("get all", func(t *testing.T) {
+		s, _ := start(t)
+		var all []job.Row
+		var keys []string
+		for i := range 1200 {
+			all = append(all, row("node", fmt.Sprint(i), fmt.Sprint("v", i)), row("job", fmt.Sprint(i), "other"))
+			keys = append(keys, fmt.Sprint(i), fmt.Sprint("no", i))
+		}
+		commit(t, s, all...)
+		got, err := s.GetAll("node", keys)
+		if err != nil || len(got) != 1200 || string(got["7"]) != "v7" || string(got["1199"]) != "v1199" {
+			t.Errorf("%d rows, %v, %q", len(got), err, got["7"])
+		}
+		if got, err := s.GetAll("node", nil); err != nil || len(got) != 0 {
+			t.Errorf("of no keys: %v, %v", got, err)
+		}
+	})
 	t.Run("scan", func(t *testing.T) {
 		s, _ := start(t)
 		var all []job.Row
