@@ -42,6 +42,11 @@ type part struct {
 	got     uint64 // bytes of output
 	file    *os.File
 	fileOff uint64
+
+	// Asked for before the attempt was known here.
+	credit    uint64 // of input
+	wantsFile bool
+	fileFrom  uint64
 }
 
 type outItem struct {
@@ -74,6 +79,16 @@ func (t *traffic) attempt(rec *job.AttemptRow) {
 			t.stdin = newFeeder(t.run.cfg.Stdin, rec.Parts[0].Node, rec.ID, t.run.fleet)
 		default:
 			t.stdin.move(rec.Parts[0].Node, rec.ID)
+		}
+		// What its shims asked for before the news of it was here.
+		for _, p := range rec.Parts {
+			asked := t.part(rec.ID, p.Node)
+			if t.stdin != nil && asked.credit > 0 {
+				t.stdin.credit(rec.ID, asked.credit)
+			}
+			if asked.wantsFile {
+				t.sendFile(p.Node, asked.fileFrom)
+			}
 		}
 	}
 	t.started = rec.State == job.AttemptRunning || rec.State == job.AttemptLaunching
@@ -204,13 +219,22 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 		t.placed = &p
 		t.put(outItem{tell: func() { t.run.cfg.Out.Planned(node, p) }})
 	case *wire.FromShim_StdinCredit:
-		if t.stdin != nil {
-			t.stdin.credit(m.GetId(), x.StdinCredit.GetUpto())
+		upto := x.StdinCredit.GetUpto()
+		if m.GetId() != t.id {
+			p := t.part(m.GetId(), node)
+			p.credit = max(p.credit, upto)
+		} else if t.stdin != nil {
+			t.stdin.credit(m.GetId(), upto)
 		}
 	case *wire.FromShim_FileAck:
 		// The first one, at offset 0, asks for the file.
-		if x.FileAck.GetError() == "" && m.GetId() == t.id {
+		switch {
+		case x.FileAck.GetError() != "":
+		case m.GetId() == t.id:
 			t.sendFile(node, x.FileAck.GetOffset())
+		default:
+			p := t.part(m.GetId(), node)
+			p.wantsFile, p.fileFrom = true, x.FileAck.GetOffset()
 		}
 	}
 }
