@@ -240,6 +240,10 @@ func TestKilledShimLeavesNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		shm := proc.SharedMemoryDir(filepath.Join(l.base, "gangway-"+victim))
+		if err := os.MkdirAll(shm, 0o700); err != nil {
+			t.Fatal(err)
+		}
 		// One is started while the other's end is cleared up.
 		if err := syscall.Kill(pidOf(t, base, victim), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -252,6 +256,9 @@ func TestKilledShimLeavesNobody(t *testing.T) {
 				gone = true
 				if !g.GetLost() {
 					t.Errorf("%v, want it lost", g)
+				}
+				if _, err := os.Lstat(shm); !os.IsNotExist(err) {
+					t.Errorf("%s: %v, want it gone", shm, err)
 				}
 				if st, err := os.ReadFile("/proc/" + text + "/stat"); err == nil && !strings.Contains(string(st), ") Z ") {
 					t.Errorf("process %d of the killed shim still runs", orphan)

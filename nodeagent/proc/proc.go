@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"gangway/topology"
@@ -113,4 +114,10 @@ func (e *StartError) Unwrap() []error {
 		errs = append(errs, e.Err)
 	}
 	return errs
+}
+
+// SharedMemoryDir is the directory for the shared memory of the job whose
+// directory on the node is nodeDir. Who removes the one removes the other.
+func SharedMemoryDir(nodeDir string) string {
+	return filepath.Join("/dev/shm", filepath.Base(nodeDir))
 }

@@ -156,6 +156,22 @@ func TestMPIOfAnArgument(t *testing.T) {
 	})
 }
 
+// TestSharedMemoryIsRemoved holds that what a library leaves in shared memory
+// when it is killed goes with the job.
+func TestSharedMemoryIsRemoved(t *testing.T) {
+	a := assignment(t, "/bin/sh", "-c", `for d in $OMPI_MCA_btl_vader_backing_directory $OMPI_MCA_btl_sm_backing_directory $OMPI_MCA_osc_sm_backing_directory; do echo $d; touch $d/left; done; echo $UCX_POSIX_DIR; kill -9 $$`)
+	a.Mpi, a.EnvBase = "none", append(os.Environ(), "UCX_POSIX_DIR=/mine")
+	dir := proc.SharedMemoryDir(a.NodeDir)
+	m, _ := run(t, a)
+	if want := strings.Repeat(dir+"\n", 3) + "/mine\n"; m.stdout(0) != want {
+		t.Errorf("got %q, want %q", m.stdout(0), want)
+	}
+	m.until("end of the shim", 10*time.Second, func() bool { return m.exited })
+	if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s: %v, want it gone", dir, err)
+	}
+}
+
 func TestSetup(t *testing.T) {
 	a := assignment(t, "/bin/sh", "-c", `echo "$A|$B|$C|$D"; pwd; echo $TMPDIR`)
 	a.SetupScript = []byte("echo noise; echo more >&2\nexport A='x\ny'\nB=hidden\nexport C=script\n sleep 300 &\n")

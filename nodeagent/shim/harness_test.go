@@ -180,6 +180,7 @@ func startWith(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.N
 		_, _ = proc.KillByEnv("GANGWAY_ID="+a.GetId(), 5*time.Second)
 		<-gone
 		_ = os.RemoveAll(root + a.GetNodeDir())
+		_ = os.RemoveAll(root + proc.SharedMemoryDir(a.GetNodeDir()))
 	})
 	return m
 }

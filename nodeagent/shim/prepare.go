@@ -196,6 +196,9 @@ func (s *shim) environment(ctx context.Context, workdir string) ([]string, *wire
 			own = append(own, kv)
 		}
 	}
+	if s.shm != "" {
+		own = mergeEnv(mpi.SharedMemory(s.shm), own) // what the user has set stays
+	}
 	env := mergeEnv(own, s.gangVars())
 	if len(s.a.GetSetupScript()) > 0 {
 		var failure *wire.Failure

@@ -55,7 +55,8 @@ type shim struct {
 	agent  *agentConn
 	cancel context.CancelFunc // of what prepares
 
-	ownsDir bool // the gang's directory was made here
+	ownsDir bool   // the gang's directory was made here
+	shm     string // the gang's directory in shared memory; "": none
 	spool   *spool.Spool
 	task    *taskDir // nil: output is streamed
 	mesh    *mesh.Mesh
@@ -198,6 +199,9 @@ func (s *shim) close() error {
 	}
 	if s.ownsDir {
 		errs = append(errs, os.RemoveAll(s.a.GetNodeDir()))
+	}
+	if s.shm != "" {
+		errs = append(errs, os.RemoveAll(s.shm))
 	}
 	for _, r := range s.ranks {
 		r.hangUp()
@@ -376,6 +380,10 @@ func (s *shim) makeDir(dir string) error {
 	s.ownsDir = true
 	if err := proc.PrivateDir(dir); err != nil {
 		return err
+	}
+	// Without it the libraries do as they always do.
+	if shm := proc.SharedMemoryDir(dir); os.Mkdir(shm, 0o700) == nil {
+		s.shm = shm
 	}
 	for _, d := range []string{"bin", "tmp"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
