@@ -317,11 +317,21 @@ type keyring struct{ keys *auth.Keyring }
 
 func (k keyring) SharedKey(account string) ([][]byte, batchapi.Principal, error) {
 	key, p, err := k.keys.SharedKey(account)
-	return [][]byte{key}, p, err
+	return [][]byte{key}, withUser(p), err
 }
 
 func (k keyring) Bearer(token string) (batchapi.Principal, error) {
-	return k.keys.Bearer(token)
+	p, err := k.keys.Bearer(token)
+	return withUser(p), err
+}
+
+// withUser gives a principal without a node user one of its own name where the
+// agents' user is root: only administrators' work may run as that.
+func withUser(p auth.Principal) auth.Principal {
+	if p.NodeUser == "" && p.Role != auth.Admin && os.Geteuid() == 0 {
+		p.NodeUser = p.Name
+	}
+	return p
 }
 
 // submitSpec takes a whole job of the command line.
