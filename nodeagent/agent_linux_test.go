@@ -60,8 +60,7 @@ func TestGoodbyeOfOneLauncher(t *testing.T) {
 	kept := a.assignment("kept", "stay", "1")
 	kept.Session = false
 	a.set(a.assignment("a", "stay", "0"), kept)
-	a.ready("a")
-	a.ready("kept")
+	a.ready("a", "kept")
 	b.set(b.assignment("b", "stay", "2"))
 	b.ready("b")
 	a.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Goodbye{Goodbye: &wire.Goodbye{}}})

@@ -268,10 +268,18 @@ func (l *launcher) wait(what string, is func(*wire.AgentMessage) bool) *wire.Age
 	}
 }
 
-func (l *launcher) ready(id string) {
+// ready waits until all of them are, in whatever order they say so.
+func (l *launcher) ready(ids ...string) {
 	l.t.Helper()
-	l.wait(id+" ready", func(m *wire.AgentMessage) bool {
-		return m.GetFromShim().GetId() == id && m.GetFromShim().GetReady() != nil
+	open := map[string]bool{}
+	for _, id := range ids {
+		open[id] = true
+	}
+	l.wait(fmt.Sprint(ids, " ready"), func(m *wire.AgentMessage) bool {
+		if m.GetFromShim().GetReady() != nil {
+			delete(open, m.GetFromShim().GetId())
+		}
+		return len(open) == 0
 	})
 }
 
