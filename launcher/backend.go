@@ -90,10 +90,13 @@ func closedCode(e *state.ClosedError) string {
 	return batchapi.CodeJobCompleted
 }
 
-func (b *backend) jobByID(c *state.Cluster, id string) (state.JobStatus, error) {
+// jobByID finds a job that the principal of ctx may see. The API has asked that
+// before, but since then, while it read a body or sent a file, the job may have
+// been deleted and another user's made under its id.
+func (b *backend) jobByID(ctx context.Context, c *state.Cluster, id string) (state.JobStatus, error) {
 	j, ok := c.JobByID(id)
-	if !ok {
-		return j, &batchapi.NotFound{Kind: batchapi.KindJob, ID: id}
+	if who, asked := batchapi.PrincipalOf(ctx); !ok || asked && !who.May(batchapi.Reader, j.Row.Spec.Owner) {
+		return state.JobStatus{}, &batchapi.NotFound{Kind: batchapi.KindJob, ID: id}
 	}
 	return j, nil
 }
@@ -106,7 +109,7 @@ func (b *backend) change(ctx context.Context, id string, seen batchapi.Version, 
 	var version batchapi.Version
 	var event state.What
 	err := b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, id)
+		j, err := b.jobByID(ctx, c, id)
 		if err != nil {
 			return err
 		}
@@ -158,7 +161,7 @@ func (b *backend) checkPool(id string) error {
 
 func (b *backend) Job(ctx context.Context, id string) (out batchapi.Job, err error) {
 	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, id)
+		j, err := b.jobByID(ctx, c, id)
 		if err == nil {
 			out = b.jobOf(j)
 		}

@@ -33,7 +33,7 @@ func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
 
 func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, err error) {
 	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, jobID)
+		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 	var uid string
 	var good []job.TaskSpec
 	err := b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, jobID)
+		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery)
 	}
 	var views []taskView
 	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, jobID)
+		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}
@@ -342,7 +342,7 @@ func (b *backend) DeleteTask(ctx context.Context, jobID, taskID string, seen bat
 
 func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Counts, err error) {
 	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(c, jobID)
+		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}

@@ -114,6 +114,7 @@ func (c *call) serve() error {
 		return err
 	}
 	c.who = who
+	c.Request = c.WithContext(WithPrincipal(c.ctx(), who))
 	if err := c.find(); err != nil {
 		return err
 	}

@@ -39,7 +39,10 @@ func WithPrincipal(ctx context.Context, p Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
-func principalOf(ctx context.Context) (Principal, bool) {
+// PrincipalOf returns who asks: every context that a Backend gets from the API has
+// it. What a path names may be another's by the time of a change: a Backend looks
+// at the owner where it looks at the object.
+func PrincipalOf(ctx context.Context) (Principal, bool) {
 	p, ok := ctx.Value(principalKey{}).(Principal)
 	return p, ok
 }

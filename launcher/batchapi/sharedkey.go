@@ -18,7 +18,7 @@ const maxSkew = 15 * time.Minute
 // authenticate says who sent the request: the principal in its context, or the
 // one whose key or token it carries.
 func (s *server) authenticate(r *http.Request) (Principal, error) {
-	if p, ok := principalOf(r.Context()); ok {
+	if p, ok := PrincipalOf(r.Context()); ok {
 		return p, nil
 	}
 	scheme, credential, _ := strings.Cut(r.Header.Get("Authorization"), " ")
