@@ -204,20 +204,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 		_ = ul.Close()
 		return fmt.Errorf("the launcher's socket: %w", err)
 	}
-	local := &http.Server{Handler: handler, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			uid, err := auth.PeerUID(c)
-			if err != nil {
-				return ctx
-			}
-			p, err := u.keys.Local(uid)
-			if err != nil {
-				u.cfg.Log.Info("a local user was turned away", "uid", uid, "err", err)
-				return ctx
-			}
-			return batchapi.WithPrincipal(ctx, p)
-		}}
-	u.serve(ctx, local, ul, failed)
+	u.serve(ctx, u.localServer(handler), ul, failed)
 	if u.cfg.Listen == "" {
 		return nil
 	}
@@ -236,6 +223,35 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 		}}
 	u.serve(ctx, remote, tls.NewListener(tl, conf), failed)
 	return nil
+}
+
+// peerKey is the key of a local connection's uid in its context.
+type peerKey struct{}
+
+// localServer serves users of this machine as those that the kernel says they
+// are. Who that is, is asked for each request, so that a change of the keyring
+// holds at once; and not when the connection is accepted: until the machine's
+// directory service had answered, nobody else would get in.
+func (u *up) localServer(handler http.Handler) *http.Server {
+	as := func(w http.ResponseWriter, r *http.Request) {
+		if uid, ok := r.Context().Value(peerKey{}).(int); ok {
+			p, err := u.keys.Local(uid)
+			if err == nil {
+				r = r.WithContext(batchapi.WithPrincipal(r.Context(), p))
+			} else {
+				u.cfg.Log.Info("a local user was turned away", "uid", uid, "err", err)
+			}
+		}
+		handler.ServeHTTP(w, r)
+	}
+	return &http.Server{Handler: http.HandlerFunc(as), ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			uid, err := auth.PeerUID(c)
+			if err != nil {
+				return ctx
+			}
+			return context.WithValue(ctx, peerKey{}, uid)
+		}}
 }
 
 func (u *up) serve(ctx context.Context, s *http.Server, l net.Listener, failed chan<- error) {
