@@ -24,7 +24,7 @@ func (s *server) authenticate(r *http.Request) (Principal, error) {
 	scheme, credential, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	credential = strings.TrimSpace(credential)
 	refuse := func(status int, why string, err error) (Principal, error) {
-		s.Log.Warn("api request not let in", "from", r.RemoteAddr, "scheme", shorten(scheme), "why", why, "err", err)
+		s.Log.Warn("api request not let in", "from", r.RemoteAddr, "scheme", schemeName(scheme), "why", why, "err", err)
 		f := newFault(status, "AuthenticationFailed", "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.")
 		if status == http.StatusUnauthorized {
 			f.code = "InvalidAuthenticationInfo"
@@ -70,6 +70,18 @@ func (s *server) authenticate(r *http.Request) (Principal, error) {
 		return refuse(http.StatusForbidden, "signature", nil)
 	}
 	return refuse(http.StatusUnauthorized, "unknown scheme", nil)
+}
+
+// schemeName is what of an Authorization header may be logged: the first word of
+// one that lacks its scheme is the secret itself.
+func schemeName(s string) string {
+	switch {
+	case s == "", s == "SharedKey":
+		return s
+	case strings.EqualFold(s, "Bearer"):
+		return "Bearer"
+	}
+	return "another"
 }
 
 func signedDate(r *http.Request) string {
