@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -277,6 +278,9 @@ func (u *up) httpLog() *log.Logger { return slog.NewLogLogger(u.cfg.Log.Handler(
 func (u *up) agent(ctx context.Context, c *tls.Conn) {
 	cs := c.ConnectionState()
 	name, err := u.ca.Node(&cs)
+	if err == nil {
+		err = u.mayConnect(name)
+	}
 	if err != nil {
 		u.cfg.Log.Warn("an agent was turned away", "from", c.RemoteAddr(), "err", err)
 		_ = c.Close()
@@ -294,6 +298,19 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 		u.cfg.Log.Info("an agent's connection has ended", "node", name, "err", err)
 	}
 	_ = c.Close()
+}
+
+// mayConnect refuses agents that connect by themselves as what they can't be. A
+// node that the launcher connects to has its agent already: another one under its
+// name would tell that nothing runs there, and what runs would be started again.
+func (u *up) mayConnect(name string) error {
+	if name == "" {
+		return errors.New("it shows no certificate")
+	}
+	if p := u.cfg.Provider; p != nil && slices.ContainsFunc(p.Nodes(), func(n pool.Node) bool { return n.Name == name }) {
+		return fmt.Errorf("the launcher connects to node %s by itself: take it from the launcher's hosts, or join with another --name", name)
+	}
+	return nil
 }
 
 // recheck is how often a connected node's certificate is looked at again.
