@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -79,7 +80,7 @@ type Account struct {
 // AddToken makes a bearer token for a principal, valid for life; 0 is for ever. The
 // secret is returned this once and never again.
 func (k *Keyring) AddToken(p Principal, life time.Duration) (Token, Secret, error) {
-	if err := p.check(); err != nil {
+	if err := errors.Join(p.check(), p.checkOwner()); err != nil {
 		return Token{}, Secret{}, fmt.Errorf("new token: %w", err)
 	}
 	if life < 0 {
@@ -167,7 +168,7 @@ func parseToken(s string) (id, secret string, err error) {
 // SharedKey clients want it. p.Name is the account's name: 3…24 lower-case letters
 // and digits.
 func (k *Keyring) AddAccount(p Principal) (Secret, error) {
-	if err := checkAccount(p); err != nil {
+	if err := errors.Join(checkAccount(p), p.checkOwner()); err != nil {
 		return Secret{}, fmt.Errorf("new account: %w", err)
 	}
 	key := base64.StdEncoding.EncodeToString(random(keySize))

@@ -112,6 +112,7 @@ func TestPrincipalsThatCannotBe(t *testing.T) {
 		"is not a user's name":   {Name: "a b", Role: Reader},
 		"has no role":            {Name: "alice"},
 		"alice has no role":      {Name: "alice", Role: 4},
+		"root is a submitter":    {Name: "root", Role: Submitter, NodeUser: "nobody"},
 		"can't be root":          {Name: "alice", Role: Submitter, NodeUser: "root"},
 		"node user \"-x\" is no": {Name: "alice", Role: Submitter, NodeUser: "-x"},
 	} {

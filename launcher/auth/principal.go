@@ -108,6 +108,15 @@ func (p Principal) check() error {
 	return nil
 }
 
+// checkOwner returns an error if a new credential of p would be root without being
+// an administrator's: of its name are root's own jobs, whose tasks run as root.
+func (p Principal) checkOwner() error {
+	if p.Name == "root" && p.Role < Admin {
+		return fmt.Errorf("root is a %s: what is named root shares root's jobs; choose another name, or make it an admin", p.Role)
+	}
+	return nil
+}
+
 // checkLogin returns an error unless s can be a user's name: 1…128 bytes, printable,
 // without spaces and what separates fields in a passwd file, a hostlist or a path,
 // and not starting with "-", which commands would take for a flag. Names of
