@@ -2,8 +2,10 @@ package launcher
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"gangway/launcher/auth"
@@ -12,29 +14,37 @@ import (
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
+	"gangway/topology"
 )
 
 type noFleet struct{}
 
 func (noFleet) Want(string, []state.Part) {}
 
-// A request of bob's has passed the API's look at his job; by the time that the
-// backend looks the job of that id is ann's.
-func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
+// as is the context of a request of somebody.
+func as(t *testing.T, name string, r auth.Role) context.Context {
+	return batchapi.WithPrincipal(t.Context(), batchapi.Principal{Name: name, Role: r})
+}
+
+// bare is a backend without nodes.
+func bare(t *testing.T) *backend {
 	rows := store.NewMemory()
 	if err := rows.Begin(1); err != nil {
 		t.Fatal(err)
 	}
-	ctl := control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler)})
+	ctl := control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: func(state.Notice) {}})
 	life, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- ctl.Run(life) }()
-	defer func() { stop(); <-ended }()
-	b := &backend{ctl: ctl, history: rows, pool: "default", life: life}
-	as := func(name string, r auth.Role) context.Context {
-		return batchapi.WithPrincipal(t.Context(), batchapi.Principal{Name: name, Role: r})
-	}
-	ann, bob, ops := as("ann", auth.Submitter), as("bob", auth.Submitter), as("ops", auth.Admin)
+	t.Cleanup(func() { stop(); <-ended })
+	return &backend{ctl: ctl, history: rows, pool: "default", life: life}
+}
+
+// A request of bob's has passed the API's look at his job; by the time that the
+// backend looks the job of that id is ann's.
+func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
+	b := bare(t)
+	ann, bob, ops := as(t, "ann", auth.Submitter), as(t, "bob", auth.Submitter), as(t, "ops", auth.Admin)
 	task := []job.TaskSpec{{ID: "t", Command: []string{"x"}}}
 	if _, err := b.submit(ann, job.Spec{ID: "nightly", Owner: "ann", User: "ann", KeepOpen: true, Tasks: task}); err != nil {
 		t.Fatal(err)
@@ -65,5 +75,46 @@ func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
 	}
 	if j, err := b.Job(ann, "nightly"); err != nil || j.State != batchapi.JobActive {
 		t.Errorf("the owner: state %s, %v", j.State, err)
+	}
+}
+
+// What holds the cores that bob's tasks wait for is not his business.
+func TestReasonsNameNoOthersTasks(t *testing.T) {
+	b := bare(t)
+	total := uint64(1 << 30)
+	n := topology.Node{Hostname: "n1", Memory: topology.Memory{Total: &total}, Cores: []topology.Core{{PUs: topology.NewCPUSet(0)}},
+		Online: topology.NewCPUSet(0), Allowed: topology.NewCPUSet(0)}
+	for _, what := range []state.What{state.NodeAdded{Node: "n1"}, state.NodeUp{Node: "n1", Agent: "a", Boot: "b", Topology: n}, state.Inventory{Node: "n1"}} {
+		if err := b.do(t.Context(), what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ann, bob, ops := as(t, "ann", auth.Submitter), as(t, "bob", auth.Submitter), as(t, "ops", auth.Admin)
+	tasks := []job.TaskSpec{{ID: "t1", Command: []string{"x"}}, {ID: "t2", Command: []string{"x"}}}
+	for _, s := range []job.Spec{{ID: "merger", Owner: "ann", Tasks: tasks}, {ID: "mine", Owner: "bob", Tasks: tasks}} {
+		if _, err := b.submit(ann, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := func(ctx context.Context, task string) string {
+		e, err := b.Explain(ctx, "mine", task)
+		if err != nil || e.Reason == nil {
+			t.Fatalf("%s: %+v, %v", task, e, err)
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	all := ""
+	for _, task := range []string{"t1", "t2"} {
+		all += said(ops, task)
+		if s := said(bob, task); strings.Contains(s, "merger") {
+			t.Errorf("bob is told %s", s)
+		}
+	}
+	if !strings.Contains(all, "merger") {
+		t.Errorf("an administrator is told %s", all)
 	}
 }

@@ -416,10 +416,29 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 	case v.attempt != nil:
 		e.Sentence = "it is " + string(v.attempt.State) + " on " + nodesOf(v.attempt)
 	}
+	if who, asked := batchapi.PrincipalOf(ctx); asked && who.Role < batchapi.Admin && e.Reason != nil {
+		r := unnamed(*e.Reason)
+		e.Reason = &r
+	}
 	if e.Reason != nil && e.Sentence == "" {
 		e.Sentence = e.Reason.String()
 	}
 	return e, nil
+}
+
+// unnamed is why a task waits without the names of those that it waits for: they
+// may be other users'.
+func unnamed(r job.Reason) job.Reason {
+	if r.Code == job.WaitQueue {
+		r.Detail = "waits behind another task, which is next for these nodes"
+	}
+	r.Nodes = slices.Clone(r.Nodes)
+	for i, n := range r.Nodes {
+		if strings.HasPrefix(n.Detail, "(held by ") {
+			r.Nodes[i].Detail = "(held by others)"
+		}
+	}
+	return r
 }
 
 func nodesOf(a *job.AttemptRow) string {
