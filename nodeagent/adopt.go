@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +18,38 @@ func (e entry) socket() string { return filepath.Join(e.NodeDir, "shim.sock") }
 // marker is in the environment of the shim and of what it starts.
 func (e entry) marker() string { return "GANGWAY_ID=" + e.ID }
 
+// user is whom the shim runs as; -1: unknown. The spool of another user's shim is
+// that user's, in a directory of the agent's.
+func (e entry) user() int {
+	if e.Spool == "" {
+		return os.Geteuid()
+	}
+	if fi, err := os.Lstat(e.Spool); err == nil {
+		if uid, _, ok := proc.FileOwner(fi); ok {
+			return uid
+		}
+	}
+	return -1
+}
+
+// genuine returns an error unless the shim's user is at the other end. The
+// directory of a shim that has ended is gone, and anybody may make one of its
+// name and listen there.
+func (e entry) genuine(conn net.Conn) error {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("%s is no unix socket", e.socket())
+	}
+	uid, _, _, err := proc.PeerCred(c)
+	if err != nil {
+		return err
+	}
+	if want := e.user(); uid != want {
+		return fmt.Errorf("user %d listens at %s, the shim is user %d's", uid, e.socket(), want)
+	}
+	return nil
+}
+
 // dialWait is how long a shim may take to open its socket.
 const dialWait = 2 * time.Second
 
@@ -28,9 +61,9 @@ func (sh *shim) reconnect(a *agent) {
 		return // what is under way will do
 	}
 	sh.dialing = true
-	socket := sh.e.socket()
+	e := sh.e
 	a.wg.Go(func() {
-		conn, err := dialShim(a.ctx, socket)
+		conn, err := dialShim(a.ctx, e)
 		if !a.post(func(a *agent) { sh.dialled(a, conn, err) }) && conn != nil {
 			_ = conn.Close()
 		}
@@ -39,13 +72,17 @@ func (sh *shim) reconnect(a *agent) {
 
 // dialShim tries until the shim answers: one that is just being started has no
 // socket yet.
-func dialShim(ctx context.Context, socket string) (net.Conn, error) {
+func dialShim(ctx context.Context, e entry) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	var d net.Dialer
 	for pause := 5 * time.Millisecond; ; pause *= 2 {
-		conn, err := d.DialContext(ctx, "unix", socket)
+		conn, err := d.DialContext(ctx, "unix", e.socket())
 		if err == nil {
+			if err := e.genuine(conn); err != nil {
+				_ = conn.Close()
+				return nil, err
+			}
 			return conn, nil
 		}
 		select {
@@ -131,7 +168,7 @@ func (e entry) process() int {
 	}
 	defer conn.Close()
 	_, _, pid, err := proc.PeerCred(conn.(*net.UnixConn))
-	if err != nil || !proc.Alive(pid, e.marker()) {
+	if err != nil || e.genuine(conn) != nil || !proc.Alive(pid, e.marker()) {
 		return 0
 	}
 	return pid
