@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -195,7 +196,9 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 // listen opens both listeners and serves them until ctx is done.
 func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) error {
 	handler := patient(u.handler())
-	_ = os.Remove(u.cfg.Socket) // a dead launcher's: we hold the data directory's lock
+	if err := clearSocket(u.cfg.Socket); err != nil {
+		return fmt.Errorf("the launcher's socket: %w", err)
+	}
 	ul, err := net.Listen("unix", u.cfg.Socket)
 	if err != nil {
 		return fmt.Errorf("the launcher's socket: %w", err)
@@ -224,6 +227,25 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 		}}
 	u.serve(ctx, remote, tls.NewListener(tl, conf), failed)
 	return nil
+}
+
+// clearSocket removes the socket of a launcher that is dead. The data directory's
+// lock says nothing of it: launchers on other data may have been given the same.
+func clearSocket(path string) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case fi.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket: remove it, or give another --socket", path)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("another launcher serves %s: stop it, or give another --socket", path)
+	}
+	return os.Remove(path)
 }
 
 // peerKey is the key of a local connection's uid in its context.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,6 +17,35 @@ import (
 	"gangway/launcher/batchapi"
 	"gangway/launcher/pool"
 )
+
+func TestOnlyADeadLaunchersSocketIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	if err := clearSocket(path); err != nil {
+		t.Errorf("none: %v", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clearSocket(path); err == nil || !strings.Contains(err.Error(), "another launcher") {
+		t.Errorf("one that is served: %v", err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	if err := clearSocket(path); err != nil {
+		t.Errorf("a dead one: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearSocket(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a file: %v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
 
 // hosts is a Provider of nodes that nobody connects to.
 type hosts struct {
