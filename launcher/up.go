@@ -106,7 +106,13 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	if err != nil {
 		return err
 	}
-	epoch := cluster.Epoch() + 1
+	// The store's may be the later one: a launcher that was killed between its
+	// Begin and its first commit has left it above the rows'.
+	begun, err := st.Epoch()
+	if err != nil {
+		return err
+	}
+	epoch := max(cluster.Epoch(), begun) + 1
 	if err := st.Begin(epoch); err != nil {
 		return err
 	}

@@ -183,6 +183,21 @@ func (s *SQLite) Begin(epoch uint64) error {
 	return err
 }
 
+// Epoch returns the highest epoch that was begun. A launcher that ended before
+// its first commit has left no other trace of its own.
+func (s *SQLite) Epoch() (uint64, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	var newest int64
+	if err := s.readers.QueryRow("SELECT epoch FROM fence").Scan(&newest); err != nil {
+		return 0, s.explain(err)
+	}
+	return uint64(newest), nil
+}
+
 // Commit implements Store.
 func (s *SQLite) Commit(rows []job.Row) error {
 	for i, r := range rows {
