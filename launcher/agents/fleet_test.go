@@ -190,6 +190,19 @@ func TestFullThenDelta(t *testing.T) {
 	if m := a.hear().GetToShim(); m.GetForget() == nil {
 		t.Errorf("%v, want forget", m)
 	}
+	// What was decided while it may still run is ended first.
+	decided := part("alive", state.PhaseForget)
+	decided.End.Code = job.FailCancelled
+	w.fleet.Want("n", []state.Part{decided})
+	if d := a.hear().GetDesired(); len(d.GetRemove()) != 1 {
+		t.Errorf("third wish: %v", d)
+	}
+	if m := a.hear().GetToShim(); m.GetId() != "alive" || m.GetEnd() == nil {
+		t.Errorf("%v, want the end of what is decided", m)
+	}
+	if m := a.hear().GetToShim(); m.GetForget() == nil {
+		t.Errorf("%v, want forget after the end", m)
+	}
 }
 
 func TestNews(t *testing.T) {

@@ -69,9 +69,7 @@ func (s *session) bring(old, parts []state.Part, full bool, cfg Config) {
 		if known && full || !known && p.Phase == state.PhasePrepare {
 			desired.Set = append(desired.Set, assignmentOf(p, cfg))
 		}
-		if m := phaseOf(p); m != nil {
-			to = append(to, m)
-		}
+		to = append(to, phaseOf(p)...)
 	}
 	if full || len(desired.Set) > 0 || len(desired.Remove) > 0 {
 		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Desired{Desired: desired}})
@@ -81,19 +79,25 @@ func (s *session) bring(old, parts []state.Part, full bool, cfg Config) {
 	}
 }
 
-// phaseOf is what moves a shim into the part's phase.
-func phaseOf(p *state.Part) *wire.ToShim {
+// phaseOf is what moves a shim into the part's phase. A shim that is told to
+// forget while it runs goes on to its end by itself, so it is ended first.
+func phaseOf(p *state.Part) []*wire.ToShim {
+	end := &wire.ToShim{Id: p.ID, M: &wire.ToShim_End{End: &wire.End{Reason: p.End.String(), Now: p.EndNow}}}
 	switch p.Phase {
 	case state.PhaseLaunch:
 		l := &wire.Launch{}
 		for _, q := range p.Peers {
 			l.Peers = append(l.Peers, peerOf(q))
 		}
-		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_Launch{Launch: l}}
+		return []*wire.ToShim{{Id: p.ID, M: &wire.ToShim_Launch{Launch: l}}}
 	case state.PhaseEnd:
-		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_End{End: &wire.End{Reason: p.End.String(), Now: p.EndNow}}}
+		return []*wire.ToShim{end}
 	case state.PhaseForget:
-		return &wire.ToShim{Id: p.ID, M: &wire.ToShim_Forget{Forget: &wire.Forget{}}}
+		forget := &wire.ToShim{Id: p.ID, M: &wire.ToShim_Forget{Forget: &wire.Forget{}}}
+		if p.End.Code == "" {
+			return []*wire.ToShim{forget}
+		}
+		return []*wire.ToShim{end, forget}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ const (
 	PhasePrepare Phase = iota + 1
 	PhaseLaunch        // Peers are set
 	PhaseEnd           // End says why
-	PhaseForget        // its result is durable
+	PhaseForget        // its result is durable, or was decided without it: then End says why
 )
 
 // Part is one node's part of an attempt, as Desired wants it: what a
@@ -49,8 +49,8 @@ type Part struct {
 
 	Phase  Phase
 	Peers  []Peer     // PhaseLaunch: every node of the attempt, in rank order
-	End    job.Reason // PhaseEnd
-	EndNow bool       // PhaseEnd: without the kill grace
+	End    job.Reason // PhaseEnd, and PhaseForget of what may still run
+	EndNow bool       // with End: without the kill grace
 }
 
 // Peer is one node of a gang as the others reach it.
@@ -101,6 +101,9 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 	switch {
 	case a.recorded(i):
 		d.Phase = PhaseForget
+		if a.End != nil && len(p.Results) == 0 { // decided without the node, which may not know
+			d.End, d.EndNow = *a.End, a.EndNow
+		}
 	case a.End != nil:
 		d.Phase, d.End, d.EndNow = PhaseEnd, *a.End, a.EndNow
 	case a.launched():
