@@ -62,6 +62,7 @@ func Serve(ctx context.Context, conn net.Conn, h http.Handler) error {
 		Protocols: h2cOnly(),
 		HTTP2:     h2Config(),
 	}
+	srv.HTTP2.SendPingTimeout, srv.HTTP2.PingTimeout = pingAfter, pingWait
 	stop := context.AfterFunc(ctx, func() { _ = cc.Close() })
 	defer stop()
 	err := srv.Serve(l)
@@ -96,6 +97,15 @@ func Client(conn net.Conn) (*http.Client, func()) {
 // small message costs a compressor's 800 KiB, and output is compressed by the
 // ranks' own tools if at all. Clients don't compress unless told to.
 func Uncompressed() connect.HandlerOption { return connect.WithCompression("gzip", nil, nil) }
+
+// A peer that has said nothing for pingAfter is asked for a sign of life; the
+// connection ends when none comes within pingWait. Without it, a host that
+// vanished would seem connected for as long as the kernel sends again what was
+// not acknowledged: a quarter of an hour.
+const (
+	pingAfter = 5 * time.Second
+	pingWait  = 15 * time.Second
+)
 
 func h2cOnly() *http.Protocols {
 	p := new(http.Protocols)
