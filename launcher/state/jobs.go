@@ -315,6 +315,14 @@ func (e TaskReactivated) apply(c *Cluster, t *change) error {
 		}
 		return &ClosedError{What: "task", ID: task.spec.ID, State: state, Need: "completed, and failed"}
 	}
+	for _, a := range task.live { // it would run twice at once
+		for _, p := range a.Parts {
+			if p.Cut && !p.Gone && len(p.Results) == 0 {
+				return &ClosedError{What: "task", ID: task.spec.ID, State: "completed, but may still run on " + p.Node + ", which is lost",
+					Need: "gone from there: the node must come back, or its lease lapse"}
+			}
+		}
+	}
 	again := make([]job.Try, len(task.bad))
 	for i, r := range task.bad {
 		again[i] = job.Try{Range: r, Attempt: task.tried + 1}

@@ -144,6 +144,33 @@ func TestReactivation(t *testing.T) {
 	}
 }
 
+// TestReactivationWaitsForTheEnd: a task that failed because its node was lost may
+// still run there.
+func TestReactivationWaitsForTheEnd(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(1, 1)
+	w.apply(JobSubmitted{UID: "abcd", Spec: job.Spec{ID: "j", KeepOpen: true, Session: true,
+		Tasks: []job.TaskSpec{{ID: "t", Command: []string{"x"}, OnNodeLoss: job.NodeLossFail}}}})
+	task := job.TaskUID("abcd", 0)
+	w.plan()
+	a := w.only(task)
+	w.apply(ShimReady{ID: a.ID, Node: a.Parts[0].Node})
+	w.apply(NodeLost{Node: a.Parts[0].Node})
+	if s := w.status(task); s.Failed != 1 {
+		t.Fatalf("lost: %+v", s)
+	}
+	var closed *ClosedError
+	if _, err := w.try(TaskReactivated{Task: task}); !errors.As(err, &closed) {
+		t.Fatalf("reactivated while it may run: %v, want ClosedError", err)
+	}
+	w.apply(NodeGone{Node: a.Parts[0].Node})
+	w.apply(TaskReactivated{Task: task})
+	w.plan()
+	if b := w.only(task); b.ID == a.ID {
+		t.Errorf("attempt %s twice", b.ID)
+	}
+}
+
 func TestDeletedIsForgottenOnceNothingIsLeft(t *testing.T) {
 	w := newWorld(t)
 	w.fleet(4)
