@@ -275,7 +275,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	if err != nil {
 		return err
 	}
-	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Topology: topo})
+	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo})
 	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
 	beat := time.NewTicker(f.cfg.beat())
 	defer beat.Stop()

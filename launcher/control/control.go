@@ -60,6 +60,7 @@ type Control struct {
 type silent struct {
 	since      time.Time
 	why        string
+	lease      time.Duration // of what was left there
 	lost, gone bool
 }
 
@@ -75,7 +76,8 @@ func New(cfg Config) *Control {
 	c.waiting.Store(&[]sched.Waiting{})
 	// Of a restarted launcher: no session is known before it begins.
 	for _, n := range cfg.Cluster.Nodes() {
-		c.down[n.Row.Name] = &silent{since: time.Now(), why: "it has not been heard of since the launcher was started"}
+		// What it left on a node may have been given a longer lease.
+		c.down[n.Row.Name] = &silent{since: time.Now(), lease: max(cfg.Lease, n.Row.Lease), why: "it has not been heard of since the launcher was started"}
 	}
 	return c
 }
@@ -257,7 +259,7 @@ func (c *Control) apply(what state.What, rd *round) error {
 		delete(c.down, w.Node)
 	case state.NodeDown:
 		if c.down[w.Node] == nil {
-			c.down[w.Node] = &silent{since: now, why: w.Why}
+			c.down[w.Node] = &silent{since: now, lease: c.cfg.Lease, why: w.Why}
 		}
 	case state.Inventory:
 		// A new session is told everything, also that there is nothing.
@@ -295,7 +297,7 @@ func (c *Control) patience(rd *round) error {
 		}
 		// Half the lease on top covers clocks that run at different speeds
 		// and a kill that takes its time.
-		if !s.gone && quiet >= c.cfg.Lease+c.cfg.Lease/2 {
+		if !s.gone && quiet >= s.lease+s.lease/2 {
 			s.gone = true
 			leases := c.cfg.Leases
 			if leases == state.AllAttempts {

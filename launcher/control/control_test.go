@@ -212,6 +212,49 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+// TestLongerLeaseOfTheLastLauncher: a node that is silent since an earlier launcher
+// holds work for as long as that one has let it.
+func TestLongerLeaseOfTheLastLauncher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{began: time.Now()}
+		cluster := state.New("test", 1)
+		total := uint64(1 << 30)
+		one := topology.NewCPUSet(0)
+		topo := topology.Node{Memory: topology.Memory{Total: &total}, Cores: []topology.Core{{PUs: one}}, Online: one, Allowed: one}
+		c := New(Config{Cluster: cluster, Store: r, Fleet: r, Log: slog.New(slog.DiscardHandler), Notice: r.notice, NodeGrace: grace, Lease: 10 * lease})
+		rd := &round{touched: map[string]bool{}}
+		for _, what := range []state.What{state.NodeAdded{Node: "n1"}, state.NodeUp{Node: "n1", Lease: 10 * lease, Topology: topo},
+			state.Inventory{Node: "n1"}, submitted("abcd")} {
+			if err := c.apply(what, rd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.plan(rd); err != nil {
+			t.Fatal(err)
+		}
+		g := &rig{recorder: r, end: make(chan error, 1), ctl: New(Config{Cluster: cluster, Store: r, Fleet: r,
+			Log: slog.New(slog.DiscardHandler), Notice: r.notice, NodeGrace: grace, Lease: lease})}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		go func() { g.end <- g.ctl.Run(ctx) }()
+		live := func() (n int) {
+			if err := g.ctl.Read(ctx, func(c *state.Cluster) { n = len(c.Nodes()[0].Attempts) }); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		g.do(t, state.Restarted{Epoch: 2})
+		time.Sleep(15*lease - time.Second)
+		if live() != 1 {
+			t.Error("what the earlier launcher's lease still covers was given up")
+		}
+		time.Sleep(2 * time.Second)
+		if live() != 0 {
+			t.Error("after its lease it was not given up")
+		}
+	})
+}
+
 func TestReturnInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t)

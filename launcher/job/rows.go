@@ -90,8 +90,11 @@ type NodeRow struct {
 	Why      string    `json:"why,omitempty"` // it is not up
 	Agent    string    `json:"agent,omitempty"`
 	Boot     string    `json:"boot,omitempty"`
-	GPUs     []uint32  `json:"gpus,omitempty"`
-	Claims   []Claim   `json:"claims,omitempty"`
+	// Lease is how long what runs there outlives the contact with the launcher
+	// of the node's last session.
+	Lease  time.Duration `json:"lease,omitempty"`
+	GPUs   []uint32      `json:"gpus,omitempty"`
+	Claims []Claim       `json:"claims,omitempty"`
 }
 
 // Claim is what one attempt of another launcher holds on a node.

@@ -31,13 +31,15 @@ type NodeAdded struct {
 	Again bool // it may be there already
 }
 
-// NodeUp reports a session with the node's agent. GPUs are the indices that
+// NodeUp reports a session with the node's agent, which renews leases for Lease
+// each time. GPUs are the indices that
 // tasks may be given. The node takes work once its Inventory, which follows, is
 // in: only then is it known what others hold there.
 type NodeUp struct {
 	Node     string
 	Agent    string // the agent process's life
 	Boot     string // the kernel's
+	Lease    time.Duration
 	Topology topology.Node
 	GPUs     []uint32
 }

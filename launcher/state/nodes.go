@@ -60,7 +60,7 @@ func (e NodeUp) apply(c *Cluster, t *change) error {
 	}
 	topo := e.Topology
 	n.setTopology(&topo)
-	n.row.Agent, n.row.Boot, n.row.GPUs = e.Agent, e.Boot, slices.Clone(e.GPUs)
+	n.row.Agent, n.row.Boot, n.row.Lease, n.row.GPUs = e.Agent, e.Boot, e.Lease, slices.Clone(e.GPUs)
 	mark(&t.topologies, e.Node)
 	mark(&t.touched, e.Node)
 	// What else is on the node is not known before the inventory.
