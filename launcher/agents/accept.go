@@ -2,6 +2,7 @@ package agents
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"gangway/launcher/state"
@@ -9,7 +10,8 @@ import (
 
 // Accept holds a session on a connection that the node's agent opened, until it
 // ends or ctx is done, and returns why. The connection must be known to be the
-// node's. A newer connection of a node ends the older one: that is a dead one
+// node's; one that Keep holds is refused, as two sessions would contradict each
+// other and two machines of one name run the same attempts. A newer connection of a node ends the older one: that is a dead one
 // of an agent that has come back.
 func (f *Fleet) Accept(ctx context.Context, name string, conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -19,6 +21,11 @@ func (f *Fleet) Accept(ctx context.Context, name string, conn io.ReadWriteCloser
 	if n == nil {
 		n = &node{name: name}
 		f.nodes[name] = n
+	}
+	if n.kept {
+		f.mu.Unlock()
+		_ = conn.Close()
+		return fmt.Errorf("node %s: the launcher connects to a node of this name itself: take it out of --hosts, or join under another name", name)
 	}
 	if n.hangUp != nil {
 		n.hangUp()

@@ -95,6 +95,7 @@ type node struct {
 	version string     // of the agent that was here last
 	turn    sync.Mutex // held by the one connection that an agent opened
 	hangUp  func()     // ends that connection; nil: none
+	kept    bool       // the launcher connects to it, see Keep
 }
 
 // New returns a fleet without sessions.
@@ -104,7 +105,7 @@ func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, nodes: map[string]*node{}}
 // ctx is done or Failed says to stop.
 func (f *Fleet) Keep(ctx context.Context, name string) {
 	f.mu.Lock()
-	n := &node{name: name}
+	n := &node{name: name, kept: true}
 	f.nodes[name] = n
 	f.mu.Unlock()
 	everUp, silent := false, 0
