@@ -24,3 +24,21 @@ func TestAcceptRefusesAKeptNode(t *testing.T) {
 		t.Errorf("the node's own session got %v", d)
 	}
 }
+
+// TestForgetEndsKeep: a node that was removed is not connected to again.
+func TestForgetEndsKeep(t *testing.T) {
+	w := newWorld(t, "n")
+	a := w.begin()
+	w.fleet.Forget("n")
+	w.kept.Wait()
+	for {
+		if _, err := a.stream.Receive(); err != nil {
+			break // heartbeats may come before
+		}
+	}
+	select {
+	case what := <-w.posted:
+		t.Errorf("posted %+v of a node that is no longer there", what)
+	default:
+	}
+}

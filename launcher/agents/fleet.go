@@ -94,7 +94,7 @@ type node struct {
 	usage   *job.Usage // the last sample; nil: none
 	version string     // of the agent that was here last
 	turn    sync.Mutex // held by the one connection that an agent opened
-	hangUp  func()     // ends that connection; nil: none
+	hangUp  func()     // ends that connection, or Keep; nil: none
 	kept    bool       // the launcher connects to it, see Keep
 }
 
@@ -102,10 +102,12 @@ type node struct {
 func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, nodes: map[string]*node{}} }
 
 // Keep holds a session to the node, opening it again whenever it ends, until
-// ctx is done or Failed says to stop.
+// ctx is done, Failed says to stop, or Forget is called.
 func (f *Fleet) Keep(ctx context.Context, name string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	f.mu.Lock()
-	n := &node{name: name, kept: true}
+	n := &node{name: name, kept: true, hangUp: cancel}
 	f.nodes[name] = n
 	f.mu.Unlock()
 	everUp, silent := false, 0
