@@ -27,8 +27,9 @@ type backend struct {
 	pool    string
 	since   time.Time
 
-	life    context.Context // the launcher's
-	leaving sync.WaitGroup  // nodes that are being removed
+	life    context.Context   // the launcher's
+	leaving sync.WaitGroup    // nodes that are being removed
+	expel   func(node string) // a removed node must not come back by itself
 
 	recalled recalled
 }

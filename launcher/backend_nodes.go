@@ -71,7 +71,7 @@ func (b *backend) RemoveNodes(ctx context.Context, pool string, _ batchapi.Versi
 		}
 	}
 	for _, n := range nodes {
-		if err := b.do(ctx, state.NodeDrained{Node: n, On: true, Running: runningOf(what)}); err != nil {
+		if err := b.do(ctx, state.NodeDrained{Node: n, On: true, Leave: true, Running: runningOf(what)}); err != nil {
 			return err
 		}
 		b.leave(n)
@@ -216,6 +216,7 @@ func (b *backend) leave(node string) {
 		defer t.Stop()
 		for {
 			if err := b.do(b.life, state.NodeRemoved{Node: node}); err == nil {
+				b.expel(node)
 				b.fleet.Forget(node)
 				return
 			}

@@ -146,7 +146,8 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
 		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
 	})
-	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life}
+	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
+		expel: u.expel}
 	defer u.api.leaving.Wait()
 	applied := make(chan error, 1)
 	appCtx, stopApplier := context.WithCancel(context.WithoutCancel(ctx))
@@ -157,9 +158,13 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	}
 	info := UpInfo{Socket: cfg.Socket, Epoch: epoch}
 	known := map[string]bool{}
+	var leaving []string
 	if err := u.ctl.Read(ctx, func(c *state.Cluster) {
 		for _, n := range c.Nodes() {
 			known[n.Row.Name] = true
+			if n.Row.Leaving {
+				leaving = append(leaving, n.Row.Name)
+			}
 		}
 		info.Jobs = len(c.Jobs())
 	}); err != nil {
@@ -177,6 +182,9 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 		for _, n := range cfg.Provider.Nodes() {
 			u.group.Go(func() { u.fleet.Keep(life, n.Name) })
 		}
+	}
+	for _, n := range leaving { // an earlier launcher was told to
+		u.api.leave(n)
 	}
 	info.Nodes = len(known)
 	serveErr := make(chan error, 2)
@@ -411,6 +419,20 @@ func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec j
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err
+}
+
+// expel keeps a removed node out: one that joined would be back with its next
+// connection, and take work.
+func (u *up) expel(node string) {
+	in, err := u.ca.Joined(node)
+	if err == nil && in {
+		err = u.ca.RevokeNode(node)
+	}
+	if err != nil {
+		u.cfg.Log.Error("a removed node may join again", "node", node, "err", err)
+		return
+	}
+	u.cfg.Log.Info("node removed", "node", node)
 }
 
 // connectFailed keeps trying: nodes of a launcher that stays come and go.

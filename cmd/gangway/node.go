@@ -190,7 +190,13 @@ func newNodeResume(a *app, l *launcherFlags, pool *string) *cobra.Command {
 }
 
 func newNodeRemove(a *app, l *launcherFlags, pool *string) *cobra.Command {
-	c := &cobra.Command{Use: "remove NODE...", Short: "Drain nodes and forget them once nothing runs there", Args: wants(1, 0, "NODE...")}
+	c := &cobra.Command{
+		Use: "remove NODE...", Short: "Drain nodes and forget them once nothing runs there", Args: wants(1, 0, "NODE..."),
+		Long: `Drain nodes and forget them once nothing runs there.
+
+A node that joined by itself needs a new join token to come back; one of --hosts
+is connected to again when the launcher is started with it.`,
+	}
 	tasks := fate(c)
 	c.RunE = l.asks(func(ctx context.Context, c *client.Client, args []string) error {
 		p, err := poolOr(ctx, c, *pool)

@@ -142,6 +142,16 @@ func (ca *CA) Members() ([]Member, error) {
 	return list, nil
 }
 
+// Joined reports whether a node of this name has a certificate that is valid.
+func (ca *CA) Joined(node string) (bool, error) {
+	v, err := ca.members.get()
+	if err != nil {
+		return false, err
+	}
+	now := ca.clock()
+	return slices.ContainsFunc(v.Certs, func(c *certEntry) bool { return c.Node == node && c.valid(now) }), nil
+}
+
 // RevokeNode revokes all certificates of a node, and the join tokens that are for
 // this node only. It is an error if there was nothing to revoke.
 func (ca *CA) RevokeNode(node string) error {

@@ -86,6 +86,7 @@ type NodeRow struct {
 	Seq      uint64    `json:"seq"` // the user's order
 	State    string    `json:"state"`
 	Draining bool      `json:"draining,omitempty"`
+	Leaving  bool      `json:"leaving,omitempty"` // removed as soon as nothing is left there
 	Since    time.Time `json:"since,omitzero"`
 	Why      string    `json:"why,omitempty"` // it is not up
 	Agent    string    `json:"agent,omitempty"`

@@ -71,10 +71,12 @@ const (
 )
 
 // NodeDrained starts or stops draining a node. Running says what becomes of
-// what runs there; requeued work goes elsewhere.
+// what runs there; requeued work goes elsewhere. Leave marks a node that is to be
+// removed once it is empty.
 type NodeDrained struct {
 	Node    string
 	On      bool
+	Leave   bool
 	Running HeldRunning
 }
 

@@ -139,8 +139,8 @@ func (e NodeDrained) apply(c *Cluster, t *change) error {
 	if err != nil {
 		return err
 	}
-	if n.row.Draining != e.On {
-		n.row.Draining = e.On
+	if leaving := e.On && (e.Leave || n.row.Leaving); n.row.Draining != e.On || n.row.Leaving != leaving {
+		n.row.Draining, n.row.Leaving = e.On, leaving
 		t.nodeChanged(n)
 		t.notice(Notice{Kind: NodeChanged, Node: e.Node, Up: sched.NodeState(n.row.State) == sched.NodeUp})
 	}
