@@ -80,7 +80,8 @@ type NodeDrained struct {
 	Running HeldRunning
 }
 
-// NodeRemoved forgets a node; it is an error while an attempt has a part there.
+// NodeRemoved forgets a node; it is an error while an attempt has a part there,
+// unless the node is lost and the attempt was cancelled.
 type NodeRemoved struct{ Node string }
 
 // Inventory is everything that lives on a node, at the start of a session: what

@@ -158,9 +158,13 @@ func (e NodeRemoved) apply(c *Cluster, t *change) error {
 		return err
 	}
 	for _, a := range c.attempts { // parts that are gone need the name too
-		if _, ok := a.part(e.Node); ok {
+		if _, ok := a.part(e.Node); ok && !n.abandons(a) {
 			return fmt.Errorf("node %s still has work: drain it, or end the jobs that use it", e.Node)
 		}
+	}
+	for _, a := range slices.Clone(n.live) {
+		i, _ := a.part(e.Node)
+		t.gone(a, i, nodeLost(e.Node, "it was removed"))
 	}
 	t.nodeChanged(n)
 	if n.topo != nil {
@@ -170,6 +174,15 @@ func (e NodeRemoved) apply(c *Cluster, t *change) error {
 	c.order = slices.DeleteFunc(c.order, func(x *node) bool { return x == n })
 	t.notice(Notice{Kind: NodeChanged, Node: e.Node})
 	return nil
+}
+
+// abandons reports whether an attempt need not be waited for when the node is
+// removed: the node is lost, the attempt was cancelled, so that it never runs
+// again, and nothing of it is left elsewhere. A destroyed node would otherwise keep
+// what has no lease for ever, and the attempt its job.
+func (n *node) abandons(a *attempt) bool {
+	return sched.NodeState(n.row.State) == sched.NodeLost && a.Cancel != nil &&
+		!slices.ContainsFunc(a.Parts, func(p job.PartRow) bool { return !p.Gone && p.Node != n.row.Name })
 }
 
 func (e NodeClaims) apply(c *Cluster, t *change) error {
