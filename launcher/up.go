@@ -394,10 +394,11 @@ func (k keyring) Bearer(token string) (batchapi.Principal, error) {
 	return withUser(p), err
 }
 
-// withUser gives a principal without a node user one of its own name where the
-// agents' user is root: only administrators' work may run as that.
+// withUser gives a principal without a node user one of its own name: no node user
+// means the agents', which may be root, and only administrators' work may run as
+// that.
 func withUser(p auth.Principal) auth.Principal {
-	if p.NodeUser == "" && p.Role != auth.Admin && os.Geteuid() == 0 {
+	if p.NodeUser == "" && p.Role != auth.Admin {
 		p.NodeUser = p.Name
 	}
 	return p

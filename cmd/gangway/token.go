@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ type principalFlags struct{ role, nodeUser string }
 
 func (p *principalFlags) register(fl *pflag.FlagSet) {
 	fl.StringVar(&p.role, "role", "", "what it may: reader (see its own jobs), submitter (submit them, too) or admin (everything)")
-	fl.StringVar(&p.nodeUser, "node-user", "", "user that its tasks run as on the nodes (default: the agents' own)")
+	fl.StringVar(&p.nodeUser, "node-user", "", "user that its tasks run as on the nodes (default: of its own name; this user where agents are not root's; an admin's: the agents' own)")
 }
 
 func (p *principalFlags) principal(name string) (auth.Principal, error) {
@@ -69,7 +70,14 @@ func (p *principalFlags) principal(name string) (auth.Principal, error) {
 	if err != nil {
 		return auth.Principal{}, usagef("reader, submitter or admin", "--role: %v", err)
 	}
-	return auth.Principal{Name: name, Role: r, NodeUser: p.nodeUser}, nil
+	node := p.nodeUser
+	if node == "" && r != auth.Admin && os.Geteuid() > 0 {
+		// Agents of an ordinary user run tasks as that user alone.
+		if u, err := user.Current(); err == nil {
+			node = u.Username
+		}
+	}
+	return auth.Principal{Name: name, Role: r, NodeUser: node}, nil
 }
 
 // secret prints a new secret, once: alone on stdout, so that it can go to a file.

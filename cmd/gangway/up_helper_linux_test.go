@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -131,10 +132,14 @@ func (s *daemon) account(name string, role auth.Role) (keyFile, key string) {
 
 // userOf is a node user for a role: others' work runs as root for admins only.
 func userOf(role auth.Role) string {
-	if os.Geteuid() == 0 && role != auth.Admin {
+	u, err := user.Current()
+	switch {
+	case role == auth.Admin || err != nil:
+		return ""
+	case u.Uid == "0":
 		return "nobody"
 	}
-	return ""
+	return u.Username
 }
 
 // token makes a bearer token.
