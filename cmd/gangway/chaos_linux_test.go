@@ -114,6 +114,9 @@ type chaosOut struct {
 // TestChaos runs CHAOS_ROUNDS rounds with CHAOS_SEED; see make chaos.
 func TestChaos(t *testing.T) {
 	rounds, seed := 15, uint64(1)
+	if raceEnabled {
+		rounds = 5 // each takes four times as long
+	}
 	if s := os.Getenv("CHAOS_ROUNDS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {

@@ -420,8 +420,8 @@ func TestUpMalformed(t *testing.T) {
 // TestUpSlowClients: connections that say nothing, or little at a time, are
 // ended, and don't keep others out meanwhile.
 func TestUpSlowClients(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the launcher's patience to end")
+	if testing.Short() || raceEnabled {
+		t.Skip("waits a minute for the launcher's patience to end; the race detector would see nothing else of it")
 	}
 	s := upLocal(t)
 	c, token := s.overTLS(), s.token("owner", auth.Submitter)

@@ -259,6 +259,16 @@ echo gone
 
 // TestGangEnds holds that whatever ends one member ends the gang on all, in
 // time, with a verdict that names the cause.
+// joined waits until so many members are connected to the primary: without MPI
+// ranks run before that, and nobody misses a member that never came.
+func (g *crew) joined(members int) {
+	g.on(0, "sh", "-c", fmt.Sprintf(`for i in $(seq 400); do
+		[ $(ss -Htn state established "sport = :%d" | wc -l) -ge %d ] && exit 0
+		sleep 0.05
+	done
+	exit 1`, g.peers[0].Port, members))
+}
+
 func TestGangEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -276,7 +286,7 @@ func TestGangEnds(t *testing.T) {
 		{"rank killed", "none", func(t *testing.T, g *crew) { g.on(1, "kill", "-9", strconv.Itoa(int(g.ms[1].started[1]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 1 on n2"},
 		{"shim killed", "mpich", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
-		{"shim killed", "none", func(t *testing.T, g *crew) { g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
+		{"shim killed", "none", func(t *testing.T, g *crew) { g.joined(2); g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
 		{"host cut off", "openmpi", func(t *testing.T, g *crew) { must(t, g.l.Cut(3)) }, 10 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
 		{"host destroyed", "mpich", func(t *testing.T, g *crew) { must(t, g.l.Destroy(2)) }, 10 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
 		{"time limit", "openmpi", func(*testing.T, *crew) {}, 10 * time.Second, -1, wire.FailureCode_FAILURE_TIME_LIMIT, "time limit"},
