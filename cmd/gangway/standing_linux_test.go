@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gangway/launcher"
+	"gangway/launcher/auth"
 	"gangway/launcher/client"
 	"gangway/launcher/pool"
 )
@@ -32,6 +33,9 @@ func up(t *testing.T) *standing {
 	t.Helper()
 	bin := gangwayBinary(t)
 	base, err := os.MkdirTemp("/tmp", "gwt")
+	if err == nil {
+		err = os.Chmod(base, 0o777|os.ModeSticky) // as /tmp: other users have their directories in it
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +337,7 @@ func TestRemoteClient(t *testing.T) {
 		}
 		return p
 	}
-	token := put("token", want(t, 0, "^gangway_[^\n]*\n$", "of alice .submitter., valid until", "token", "add", "alice", "--role", "submitter", "--for", "1h"))
+	token := put("token", want(t, 0, "^gangway_[^\n]*\n$", "of alice .submitter., valid until", "token", "add", "alice", "--role", "submitter", "--for", "1h", "--node-user", taskUser()))
 	pem, finger, status := gangway("", "ca")
 	if status != 0 {
 		t.Fatal(finger)
@@ -425,4 +429,12 @@ func TestStatusOf(t *testing.T) {
 			t.Errorf("%s: %d, want %d", text, got, status)
 		}
 	}
+}
+
+// taskUser is a user whom the agents of these tests can run tasks as.
+func taskUser() string {
+	if name := userOf(auth.Submitter); name != "" {
+		return name
+	}
+	return "nobody"
 }

@@ -237,9 +237,6 @@ func TestUpLocalUsers(t *testing.T) {
 		}
 	}
 	s := upLocal(t, "--socket", socket)
-	if err := os.Chmod(s.base, 0o777|os.ModeSticky); err != nil { // as /tmp, since other users have their directories in it
-		t.Fatal(err)
-	}
 	s.mine(s.overSocket(), "")
 	before := s.snapshot()
 	curl, err := exec.LookPath("curl")

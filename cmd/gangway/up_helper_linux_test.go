@@ -39,6 +39,10 @@ func upLocal(t *testing.T, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// As /tmp: other users have their directories in it.
+	if err := os.Chmod(base, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
 	b := &bed{t: t, bin: bin, base: base, limit: 10 * time.Minute}
 	t.Cleanup(func() {
 		endLocal(t, base)

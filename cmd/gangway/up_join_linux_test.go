@@ -171,7 +171,7 @@ func TestUpJoin(t *testing.T) {
 	if err := s.authority().RevokeNode("n1"); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "n1 is cut off", 90*time.Second, func() bool { return s.nodeState("n1") != "idle" })
+	waitFor(t, "n1 is cut off", 90*time.Second, func() bool { return s.nodeState("n1") == "unknown" })
 	if out := s.runs("c", "hostname"); out != "n2\n" {
 		t.Errorf("after n1 was revoked: %q", out)
 	}
