@@ -16,7 +16,7 @@ azure_batch=15.1.0
 azure_batch14=14.2.0
 azure_cli=2.91.0
 
-packages="gcc libc6-dev mpich libmpich-dev openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 hwloc"
+packages="gcc libc6-dev mpich libmpich-dev openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 hwloc curl"
 venvs=1
 case "${1:-}" in
 "") ;;

@@ -112,11 +112,10 @@ func (c *clusterCollector) Collect(out chan<- prometheus.Metric) {
 		epoch = float64(s.Epoch())
 		for _, j := range s.Jobs() {
 			jobs[string(j.State)]++
-			tasks["active"] += float64(j.Pending)
-			tasks["preparing"] += float64(j.Preparing)
-			tasks["running"] += float64(j.Running)
-			tasks["succeeded"] += float64(j.Succeeded)
-			tasks["failed"] += float64(j.Failed)
+		}
+		if n := s.Counts(); len(jobs) > 0 {
+			tasks["active"], tasks["preparing"], tasks["running"] = float64(n.Pending), float64(n.Preparing), float64(n.Running)
+			tasks["succeeded"], tasks["failed"] = float64(n.Succeeded), float64(n.Failed)
 		}
 		for _, n := range s.Nodes() {
 			name := n.Row.State

@@ -11,8 +11,9 @@ import (
 // Accept holds a session on a connection that the node's agent opened, until it
 // ends or ctx is done, and returns why. The connection must be known to be the
 // node's; one that Keep holds is refused, as two sessions would contradict each
-// other and two machines of one name run the same attempts. A newer connection of a node ends the older one: that is a dead one
-// of an agent that has come back.
+// other and two machines of one name run the same attempts. A newer connection
+// of a node ends the older one: that is a dead one of an agent that has come
+// back.
 func (f *Fleet) Accept(ctx context.Context, name string, conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -37,9 +37,10 @@ type JobStatus struct {
 	State job.JobState
 	Tasks int
 	Live  int // attempts that have not ended
-	// Elements of all its tasks, as TaskStatus counts them.
-	Pending, Preparing, Running, Succeeded, Failed uint64
 }
+
+// Counts are the elements of tasks, as TaskStatus counts them.
+type Counts struct{ Pending, Preparing, Running, Succeeded, Failed uint64 }
 
 // NodeStatus is a node as it is now.
 type NodeStatus struct {
@@ -118,16 +119,21 @@ func (c *Cluster) Jobs() []JobStatus {
 }
 
 func (j *jobState) status() JobStatus {
-	s := JobStatus{Row: j.row, State: j.state(), Tasks: len(j.tasks), Live: j.live}
-	for _, t := range j.tasks {
-		ts := t.status()
-		s.Pending += ts.Pending
-		s.Preparing += ts.Preparing
-		s.Running += ts.Running
-		s.Succeeded += ts.Succeeded
-		s.Failed += ts.Failed
+	return JobStatus{Row: j.row, State: j.state(), Tasks: len(j.tasks), Live: j.live}
+}
+
+// Counts adds up all tasks of all jobs.
+func (c *Cluster) Counts() Counts {
+	var n Counts
+	for _, t := range c.tasks {
+		s := t.status()
+		n.Pending += s.Pending
+		n.Preparing += s.Preparing
+		n.Running += s.Running
+		n.Succeeded += s.Succeeded
+		n.Failed += s.Failed
 	}
-	return s
+	return n
 }
 
 // TaskByID returns the task of a job by both ids, whatever their case.
