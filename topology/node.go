@@ -20,9 +20,11 @@ type Node struct {
 	BootID   string `json:"boot_id,omitempty"` // changes with every boot
 
 	Packages []Package  `json:"packages,omitempty"`
+	Dies     []Die      `json:"dies,omitempty"` // only where a package has several
 	NUMA     []NUMANode `json:"numa,omitempty"`
 	Caches   []Cache    `json:"caches,omitempty"`
-	Cores    []Core     `json:"cores,omitempty"` // by NUMA node, package, core, first PU
+	Cores    []Core     `json:"cores,omitempty"`     // by NUMA node, package, core, first PU
+	CPUKinds []CPUKind  `json:"cpu_kinds,omitempty"` // hybrid machines only, least efficient (fastest) last
 
 	Online CPUSet `json:"online,omitzero"` // PUs that the kernel runs
 	// Allowed are the PUs that the process may use: cpuset cgroup and
@@ -35,6 +37,13 @@ type Node struct {
 	ShmBytes     *uint64     `json:"shm_bytes,omitempty"`     // free in /dev/shm
 	Interfaces   []Interface `json:"interfaces,omitempty"`    // by index
 
+	PCI  []PCIDevice `json:"pci,omitempty"`  // by address; bridges above devices of interest only
+	GPUs []GPU       `json:"gpus,omitempty"` // by index
+	HCAs []HCA       `json:"hcas,omitempty"` // by name, numbers as numbers: mlx5_2 before mlx5_10
+	// Links are what a driver said of pairs of GPUs and HCAs; Distance derives
+	// the pairs that are not here from PCI and NUMA nodes.
+	Links []Link `json:"links,omitempty"`
+
 	// Warnings name the files that could not be read or understood; what they
 	// would have said is unknown in the rest of the model.
 	Warnings []string `json:"warnings,omitempty"`
@@ -44,6 +53,20 @@ type Node struct {
 type Package struct {
 	Index int    `json:"index"` // the operating system's
 	CPUs  CPUSet `json:"cpus"`
+}
+
+// Die is a part of a package with its own cores, where there are several.
+type Die struct {
+	Index   int    `json:"index"`   // the operating system's; unique only within a package
+	Package int    `json:"package"` // Package.Index
+	CPUs    CPUSet `json:"cpus"`
+}
+
+// CPUKind is one kind of core of a hybrid machine.
+type CPUKind struct {
+	Name   string `json:"name"` // performance, efficiency, low-power; else kind0, kind1, ...
+	CPUs   CPUSet `json:"cpus"`
+	MaxMHz *int   `json:"max_mhz,omitempty"`
 }
 
 // NUMANode is a memory domain; it may have no cpus, and cpus may have none.
