@@ -17,6 +17,7 @@ func gangway() Rules {
 			{Path: "topology", Pure: true, Why: "a model that everyone shares knows no one"},
 			{Path: "topology/bind", Pure: true, May: []string{"topology"}, Why: "placement within a node is arithmetic on its model"},
 			{Path: "topology/probe", May: []string{"topology"}, External: []string{sys}, Why: "it fills the model from a machine"},
+			{Path: "topology/fabric", May: []string{"topology"}, External: []string{"github.com/goccy/go-yaml"}, Why: "texts become fabrics, and back"},
 			{Path: "gpu", May: []string{"topology"}, Why: "it fills the model from text"},
 			{Path: "gpu/nvml", May: []string{"gpu", "topology"}, External: []string{"github.com/NVIDIA/go-nvml"}, Why: "cgo stays in a helper of its own"},
 			{Path: "mpi", Pure: true, May: []string{"topology"}, Why: "launches are values; who runs them is elsewhere"},
