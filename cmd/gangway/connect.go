@@ -49,7 +49,7 @@ func (l *launcherFlags) dial() (*client.Client, error) {
 		}
 		own := filepath.Join(dir, "launcher.sock")
 		o.Address = "unix:" + own
-		if _, err := os.Stat(own); err != nil && os.Getenv("GANGWAY_DATA") == "" {
+		if _, err := os.Stat(own); err != nil && os.Getenv("GANGWAY_DATA_DIR") == "" {
 			if _, err := os.Stat(systemSocket); err == nil {
 				o.Address = "unix:" + systemSocket
 			}

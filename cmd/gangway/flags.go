@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/launcher/job"
+	"gangway/launcher/jobfile"
 	"gangway/launcher/pool"
 	"gangway/topology"
 )
@@ -23,6 +24,7 @@ type runFlags struct {
 	mem                            string
 	oversubscribe                  bool
 	mpi, launch, bind, network     string
+	switches, spread               string
 	hosts, hostfile, agents, key   string
 	timeLimit, grace, deadline     time.Duration
 	setup, chdir, name             string
@@ -52,6 +54,8 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.agents, "agents", "", "standing agents to use: a hostlist with a port, such as n[1-4]:7700")
 	fl.StringVar(&f.key, "key", "", "file with the standing agents' key")
 	fl.StringVar(&f.bind, "bind", "auto", "bind ranks to: auto, core, numa, socket, gpu or none")
+	fl.StringVar(&f.switches, "switches", "", "leaf switches to be on at most, N or N@TIME: waits for them, after TIME takes any; needs a launcher that knows the fabric")
+	fl.StringVar(&f.spread, "spread", "", "over several leaf switches: pack (default) fills leaves, balance takes as many nodes of each")
 	fl.StringVar(&f.network, "network", "", "data network: an interface's name or a CIDR (default: one that all nodes share)")
 	fl.DurationVar(&f.timeLimit, "time", 0, "time limit, for example 90m; enforced on the nodes")
 	fl.DurationVar(&f.grace, "kill-grace", 5*time.Second, "from SIGTERM to SIGKILL at the time limit and on cancel")
@@ -172,7 +176,7 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 	t := job.TaskSpec{
 		ID: "run", Kind: job.Gang, Nodes: f.nodes, Ranks: f.ranks, RanksPerNode: f.ppn, CoresPerRank: f.cores,
 		GPUsPerRank: f.gpus, Oversubscribe: f.oversubscribe, MPI: f.mpi, Launch: job.LaunchRanks, Bind: f.bind,
-		Network: f.network, TimeLimit: f.timeLimit, KillGrace: f.grace, LaunchDeadline: f.deadline,
+		Network: f.network, TimeLimit: f.timeLimit, KillGrace: f.grace, LaunchDeadline: f.deadline, Spread: job.Spread(f.spread),
 		Command: command, Stdin: true, OnNodeLoss: job.NodeLossFail, Bcast: f.bcast,
 	}
 	switch f.launch {
@@ -191,6 +195,12 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 			return job.Spec{}, usagef("for example 512M or 2G", "--mem-per-rank: %v", err)
 		}
 		t.MemPerRank = n
+	}
+	if f.switches != "" {
+		var err error
+		if t.Switches, t.SwitchesWait, err = jobfile.ParseSwitches(f.switches); err != nil {
+			return job.Spec{}, usagef("for example --switches 1 or --switches 2@30m", "--switches: %v", err)
+		}
 	}
 	if err := f.shape(&t, entries); err != nil {
 		return job.Spec{}, err

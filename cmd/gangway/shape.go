@@ -171,7 +171,9 @@ func flagOf(field string) string {
 		return "--launch"
 	case "launch-deadline":
 		return "--launch-timeout"
-	case "gpus-per-rank", "mem-per-rank", "mpi", "launch", "bind", "network", "time", "kill-grace", "priority":
+	case "switches-wait":
+		return "--switches"
+	case "gpus-per-rank", "mem-per-rank", "mpi", "launch", "bind", "switches", "spread", "network", "time", "kill-grace", "priority":
 		return "--" + field
 	}
 	return ""

@@ -43,7 +43,7 @@ func up(t *testing.T) *standing {
 	for _, name := range []string{"GANGWAY_LAUNCHER", "GANGWAY_CA", "GANGWAY_FINGERPRINT", "GANGWAY_TOKEN_FILE"} {
 		t.Setenv(name, "")
 	}
-	t.Setenv("GANGWAY_DATA", s.data)
+	t.Setenv("GANGWAY_DATA_DIR", s.data)
 	t.Cleanup(func() {
 		s.stop()
 		if t.Failed() { // what still runs would hold the agent
@@ -127,7 +127,7 @@ func want(t *testing.T, status int, stdout, stderr string, args ...string) strin
 
 func TestNoLauncher(t *testing.T) {
 	t.Setenv("GANGWAY_LAUNCHER", "")
-	t.Setenv("GANGWAY_DATA", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("GANGWAY_DATA_DIR", filepath.Join(t.TempDir(), "none"))
 	want(t, exitFailed, "", "no launcher answers at unix:.*no such file.*gangway up", "job", "list")
 	want(t, exitFailed, "", `"error":"no launcher answers`, "job", "list", "--json")
 	want(t, exitFailed, "", "no launcher answers", "submit", "--", "true")
@@ -370,7 +370,7 @@ func TestRemoteClient(t *testing.T) {
 }
 
 func TestSecretsOffline(t *testing.T) {
-	t.Setenv("GANGWAY_DATA", filepath.Join(t.TempDir(), "data"))
+	t.Setenv("GANGWAY_DATA_DIR", filepath.Join(t.TempDir(), "data"))
 	want(t, exitUsage, "", "--role is missing", "token", "add", "bob")
 	want(t, exitUsage, "", "is not reader", "token", "add", "bob", "--role", "king")
 	want(t, exitFailed, "", "can't be root", "token", "add", "bob", "--role", "submitter", "--node-user", "root")

@@ -20,7 +20,7 @@ import (
 type dataFlags struct{ dir string }
 
 func (d *dataFlags) register(fl *pflag.FlagSet) {
-	fl.StringVar(&d.dir, "data", "", "the launcher's data directory (default $GANGWAY_DATA, ~/.local/share/gangway, root: /var/lib/gangway)")
+	fl.StringVar(&d.dir, "data", "", "the launcher's data directory (default $GANGWAY_DATA_DIR, ~/.local/share/gangway, root: /var/lib/gangway)")
 }
 
 // existing is the directory, which must be there already unless one is to be made.

@@ -42,7 +42,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 				}
 				// A machine's launcher is for all its users, and they can't
 				// enter its data.
-				if socket == "" && os.Geteuid() == 0 && os.Getenv("GANGWAY_DATA") == "" {
+				if socket == "" && os.Geteuid() == 0 && os.Getenv("GANGWAY_DATA_DIR") == "" {
 					if err := os.MkdirAll(filepath.Dir(systemSocket), 0o755); err != nil {
 						return fmt.Errorf("the directory of the launcher's socket: %w", err)
 					}
@@ -86,7 +86,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	}
 	fl := c.Flags()
 	f.given = fl.Changed
-	fl.StringVar(&data, "data", "", "directory of the launcher's data, on a local disk (default $GANGWAY_DATA, ~/.local/share/gangway, root: /var/lib/gangway)")
+	fl.StringVar(&data, "data", "", "directory of the launcher's data, on a local disk (default $GANGWAY_DATA_DIR, ~/.local/share/gangway, root: /var/lib/gangway)")
 	fl.StringVar(&listen, "listen", "", "serve the API and nodes that join on this TCP address, with TLS, for example 0.0.0.0:7701")
 	fl.StringArrayVar(&names, "name", nil, "further host name or address of this machine in its certificate (repeatable)")
 	fl.StringVar(&socket, "socket", "", "unix socket for clients on this machine (default DATA/launcher.sock; root's, without --data: "+systemSocket+")")
@@ -110,7 +110,7 @@ const systemSocket = "/run/gangway/launcher.sock"
 
 // dataDir is where a launcher of this user keeps its data unless it is told.
 func dataDir() (string, error) {
-	if d := os.Getenv("GANGWAY_DATA"); d != "" {
+	if d := os.Getenv("GANGWAY_DATA_DIR"); d != "" {
 		return d, nil
 	}
 	if os.Geteuid() == 0 {
@@ -121,7 +121,7 @@ func dataDir() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", errors.Join(err, usagef("give --data DIR or set GANGWAY_DATA", "there is no home directory for the data"))
+		return "", errors.Join(err, usagef("give --data DIR or set GANGWAY_DATA_DIR", "there is no home directory for the data"))
 	}
 	return filepath.Join(home, ".local", "share", "gangway"), nil
 }

@@ -27,7 +27,10 @@ type extension struct {
 	Via            *string `json:"via,omitempty"`
 	Bind           *string `json:"bind,omitempty"`
 	Network        *string `json:"network,omitempty"`
-	Setup          *string `json:"setup,omitempty"` // a script, sourced on every node
+	Switches       *int    `json:"switches,omitempty"`     // leaf switches at most
+	SwitchesWait   *string `json:"switchesWait,omitempty"` // ISO 8601; then any number will do
+	Spread         *string `json:"spread,omitempty"`       // pack or balance, over leaf switches
+	Setup          *string `json:"setup,omitempty"`        // a script, sourced on every node
 	Bcast          *bool   `json:"bcast,omitempty"`
 	WorkDir        *string `json:"workdir,omitempty"`
 	KillGrace      *string `json:"killGrace,omitempty"`      // ISO 8601
@@ -45,6 +48,8 @@ func readExtension(g *props) *extension {
 		CoresPerRank: g.optNumber("coresPerRank", 1<<16), GPUsPerRank: g.optNumber("gpusPerRank", 1<<10), MemPerRank: g.optNumber("memPerRank", 1<<50),
 		Oversubscribe: g.optFlag("oversubscribe"), Bcast: g.optFlag("bcast"),
 		Via: g.optEnum("via", "auto", "mpirun", "pmi"), Bind: g.optEnum("bind", "auto", "core", "numa", "socket", "gpu", "none"),
+		Switches: g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
+		Spread:  g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
 		Network: g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
 		KillGrace: g.optDuration("killGrace"), LaunchDeadline: g.optDuration("launchDeadline"),
 		OnNodeLoss: g.optEnum("onNodeLoss", string(job.NodeLossRequeue), string(job.NodeLossFail), string(job.NodeLossWait)),
@@ -171,10 +176,14 @@ func (e extension) apply(s *job.TaskSpec) {
 	set(&s.Via, e.Via)
 	set(&s.Bind, e.Bind)
 	set(&s.Network, e.Network)
+	set(&s.Switches, e.Switches)
 	set(&s.Bcast, e.Bcast)
 	set(&s.WorkDir, e.WorkDir)
 	if e.Launch != nil {
 		s.Launch = job.Launch(*e.Launch)
+	}
+	if e.Spread != nil {
+		s.Spread = job.Spread(*e.Spread)
 	}
 	if e.OnNodeLoss != nil {
 		s.OnNodeLoss = job.NodeLoss(*e.OnNodeLoss)
@@ -195,7 +204,7 @@ func (e extension) apply(s *job.TaskSpec) {
 	for _, d := range []struct {
 		to   *time.Duration
 		from *string
-	}{{&s.KillGrace, e.KillGrace}, {&s.LaunchDeadline, e.LaunchDeadline}} {
+	}{{&s.KillGrace, e.KillGrace}, {&s.LaunchDeadline, e.LaunchDeadline}, {&s.SwitchesWait, e.SwitchesWait}} {
 		if d.from != nil {
 			*d.to, _, _ = parseDuration(*d.from) // formatDuration wrote it
 		}
@@ -213,7 +222,10 @@ func extensionOf(s job.TaskSpec) extension {
 	e := extension{
 		Ranks: given(s.Ranks), RanksPerNode: given(s.RanksPerNode), CoresPerRank: given(s.CoresPerRank), GPUsPerRank: given(s.GPUsPerRank),
 		MemPerRank: given(int(s.MemPerRank)), Oversubscribe: given(s.Oversubscribe), Via: given(s.Via), Bind: given(s.Bind), Network: given(s.Network),
-		Bcast: given(s.Bcast), WorkDir: given(s.WorkDir), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
+		Bcast: given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
+	}
+	if s.SwitchesWait > 0 {
+		e.SwitchesWait = given(formatDuration(s.SwitchesWait))
 	}
 	if s.Launch == job.LaunchRanks {
 		e.MPI = given(s.MPI)

@@ -17,6 +17,7 @@ const (
 	WaitGPUs       Code = "gpus"       // too few are free
 	WaitNodes      Code = "nodes"      // down, draining or not yet connected
 	WaitClaimed    Code = "claimed"    // held by another launcher
+	WaitSwitches   Code = "switches"   // free nodes are on too many leaf switches
 	WaitQueue      Code = "queue"      // behind another task
 	WaitBackoff    Code = "backoff"    // until a time, after a refusal
 	WaitHeld       Code = "held"       // its job is disabled

@@ -96,6 +96,15 @@ const (
 	NodeLossWait    NodeLoss = "wait"    // until the node is back
 )
 
+// Spread says how the nodes of a gang that needs several leaf switches are dealt.
+type Spread string
+
+// The ways to spread.
+const (
+	SpreadPack    Spread = "pack"    // whole leaves, and the rest on the tightest that holds it
+	SpreadBalance Spread = "balance" // as many on each of those leaves
+)
+
 // NodeRanks is a number of ranks on one named node.
 type NodeRanks struct {
 	Node  string `json:"node"`
@@ -120,6 +129,14 @@ type TaskSpec struct {
 	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`
 	MemPerRank    uint64 `json:"mem_per_rank,omitempty"`  // bytes; 0: not counted
 	Oversubscribe bool   `json:"oversubscribe,omitempty"` // ranks may share cores when there are too few
+
+	// Switches is the number of leaf switches (leaf sets, where every rail has a
+	// leaf of its own) that a gang is to be on at most, 0: any. It waits for
+	// such a place until SwitchesWait after its submission, 0: for ever. Both
+	// mean nothing to a launcher that knows no fabric.
+	Switches     int           `json:"switches,omitempty"`
+	SwitchesWait time.Duration `json:"switches_wait,omitempty"`
+	Spread       Spread        `json:"spread,omitempty"` // over leaf switches, if it must; "" is SpreadPack
 
 	MPI     string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
 	Launch  Launch `json:"launch,omitempty"`

@@ -131,6 +131,14 @@ func (c *checker) task(t TaskSpec) {
 	c.oneOf("via", t.Via, "auto", "mpirun", "pmi")
 	c.oneOf("bind", t.Bind, "auto", "core", "numa", "socket", "gpu", "none")
 	c.oneOf("on-node-loss", string(t.OnNodeLoss), string(NodeLossRequeue), string(NodeLossFail), string(NodeLossWait))
+	c.number("switches", t.Switches, 0, 1<<16)
+	c.duration("switches-wait", t.SwitchesWait)
+	if t.SwitchesWait > 0 && t.Switches == 0 {
+		c.bad("switches-wait", "there is nothing to wait for: give switches too")
+	}
+	if t.Spread != "" {
+		c.oneOf("spread", string(t.Spread), string(SpreadPack), string(SpreadBalance))
+	}
 	c.duration("time", t.TimeLimit)
 	c.duration("kill-grace", t.KillGrace)
 	c.duration("launch-deadline", t.LaunchDeadline)

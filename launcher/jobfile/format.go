@@ -137,6 +137,14 @@ func (w *writer) task(t job.TaskSpec) {
 	w.word("launch", string(t.Launch))
 	w.word("via", t.Via)
 	w.word("bind", t.Bind)
+	if t.Switches > 0 {
+		v := strconv.Itoa(t.Switches)
+		if t.SwitchesWait > 0 {
+			v += "@" + t.SwitchesWait.String()
+		}
+		w.key("switches", v)
+	}
+	w.word("spread", string(t.Spread))
 	w.word("network", t.Network)
 	w.time("time", t.TimeLimit)
 	w.time("kill-grace", t.KillGrace)

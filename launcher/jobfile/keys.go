@@ -65,6 +65,8 @@ func taskKeys() []taskKey {
 		{name: "launch", set: word(func(s *job.TaskSpec) *job.Launch { return &s.Launch })},
 		{name: "via", set: word(func(s *job.TaskSpec) *string { return &s.Via })},
 		{name: "bind", set: word(func(s *job.TaskSpec) *string { return &s.Bind })},
+		{name: "switches", gang: true, set: setSwitches},
+		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
 		{name: "network", set: word(func(s *job.TaskSpec) *string { return &s.Network })},
 		{name: "time", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.TimeLimit })},
 		{name: "kill-grace", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.KillGrace })},

@@ -147,6 +147,18 @@ func setMemory(d *decoder, t *task, n *node) error {
 	return nil
 }
 
+// setSwitches reads Slurm's --switches: a number, and how long to wait for it.
+func setSwitches(d *decoder, t *task, n *node) error {
+	s, err := d.text(n)
+	if err != nil {
+		return err
+	}
+	if t.spec.Switches, t.spec.SwitchesWait, err = ParseSwitches(s); err != nil {
+		return valueError{what: err.Error(), hint: "write a number of leaf switches from 1, and after an @ how long to wait for them, such as 1 or 2@30m"}
+	}
+	return nil
+}
+
 func setWorkDir(d *decoder, t *task, n *node) error {
 	s, err := d.text(n)
 	if err != nil {

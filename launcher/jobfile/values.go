@@ -85,6 +85,24 @@ func formatBytes(n uint64) string {
 // parseTime reads a length of time: 1h30m, 2d12h, and Slurm's HH:MM:SS,
 // days-HH, days-HH:MM and days-HH:MM:SS. Slurm's plain minutes and MM:SS are
 // refused: too many people mean something else by them.
+// ParseSwitches reads N or N@TIME: at most N leaf switches, waited for no
+// longer than TIME (0: for ever).
+func ParseSwitches(s string) (int, time.Duration, error) {
+	num, wait, limited := strings.Cut(strings.TrimSpace(s), "@")
+	n, err := strconv.Atoi(num)
+	if err != nil || n < 1 || n > 1<<16 {
+		return 0, 0, fmt.Errorf("%s is not a number of switches", quote(num))
+	}
+	if !limited {
+		return n, 0, nil
+	}
+	d, err := parseTime(wait)
+	if err == nil && d == 0 {
+		err = errors.New("a wait of 0 asks for nothing: leave switches out")
+	}
+	return n, d, err
+}
+
 func parseTime(s string) (time.Duration, error) {
 	bad := fmt.Errorf("%s is not a length of time", quote(s))
 	switch {

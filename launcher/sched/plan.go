@@ -13,8 +13,8 @@ import (
 // nothing delays it. Only nodes that could not serve it, up or not, go to
 // others. A task that could not start though all work ended, because too few
 // nodes are up, blocks nothing.
-func Plan(now time.Time, v View, _ Policy) Decision {
-	p := planner{now: now, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
+func Plan(now time.Time, v View, policy Policy) Decision {
+	p := planner{now: now, fabric: policy.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
 	for i := range v.Pending {
 		p.pending(&v.Pending[i])
 	}
@@ -23,6 +23,7 @@ func Plan(now time.Time, v View, _ Policy) Decision {
 
 type planner struct {
 	now     time.Time
+	fabric  *Fabric
 	nodes   []*Node
 	slots   []*slots // made when first looked at
 	head    *Pending // the first that waits, once it blocks something
@@ -36,9 +37,7 @@ func (p *planner) pending(w *Pending) {
 		return
 	}
 	if w.Try.NotBefore.After(p.now) {
-		if p.out.WakeAt.IsZero() || w.Try.NotBefore.Before(p.out.WakeAt) {
-			p.out.WakeAt = w.Try.NotBefore
-		}
+		p.wake(w.Try.NotBefore)
 		p.wait(w, w.Try.Range, job.Reason{Code: job.WaitBackoff,
 			Detail: "tries again shortly: another launcher was faster to take its cores"})
 		p.block(w)
@@ -47,8 +46,16 @@ func (p *planner) pending(w *Pending) {
 	avoid := p.avoid(w)
 	rest := w.Try
 	if w.Spec.Kind == job.Gang {
-		if shares := fit(w.Spec, p.name, p.current(w.Spec, everything, avoid)); shares != nil {
+		shares, why := p.spread(w, p.current(w.Spec, everything, avoid))
+		switch {
+		case shares != nil:
 			p.gang(w, shares)
+			return
+		case why != nil:
+			p.wait(w, rest.Range, *why)
+			if why.Code != job.Impossible {
+				p.block(w)
+			}
 			return
 		}
 	} else if rest.Range = p.singles(w, avoid); rest.Len() == 0 {
@@ -56,6 +63,13 @@ func (p *planner) pending(w *Pending) {
 	}
 	p.wait(w, rest.Range, p.explain(w))
 	p.block(w)
+}
+
+// wake asks for another plan at a time.
+func (p *planner) wake(at time.Time) {
+	if p.out.WakeAt.IsZero() || at.Before(p.out.WakeAt) {
+		p.out.WakeAt = at
+	}
 }
 
 // gang places a whole gang.
@@ -178,12 +192,13 @@ func (p *planner) block(w *Pending) {
 	}
 	p.allHeld = true
 	need := smallest(w.Spec)
+	hopeless := p.hopeless(w.Spec)
 	for i, c := range caps {
 		use := c.most >= need
 		if len(w.Spec.PerNode) > 0 {
 			use = slices.ContainsFunc(w.Spec.PerNode, func(r job.NodeRanks) bool { return r.Node == p.nodes[i].Name })
 		}
-		if use {
+		if use && !hopeless[i] {
 			p.at(i).blocked = true
 		}
 		p.allHeld = p.allHeld && p.at(i).blocked

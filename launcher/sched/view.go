@@ -55,6 +55,7 @@ type Pending struct {
 	Name     string        // for people: job/task
 	Spec     *job.TaskSpec // resolved
 	Priority int
+	Since    time.Time // when the task was submitted
 	Try      job.Try
 }
 
@@ -66,7 +67,9 @@ type View struct {
 
 // Policy holds the scheduler's choices. The zero value is the default: priority,
 // then submission, no backfill.
-type Policy struct{}
+type Policy struct {
+	Fabric *Fabric // the network between the nodes; nil: not known, all are as near
+}
 
 // Placement gives a run of elements their slots.
 type Placement struct {

@@ -155,7 +155,7 @@ func (c *Cluster) View() sched.View {
 		for _, t := range j.tasks {
 			for _, try := range t.pending {
 				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
-					Priority: j.row.Spec.Priority, Try: try})
+					Priority: j.row.Spec.Priority, Since: t.row.Created, Try: try})
 			}
 		}
 	}
