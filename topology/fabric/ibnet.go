@@ -292,7 +292,7 @@ func (r *ibReader) checkLinks() {
 		}
 	}
 	if missing > 0 {
-		r.at(example.seen, "", "%d nodes have links but no record of their own, %s first: is the file whole?", missing, example.id)
+		r.at(example.seen, "", "%s links but no record of their own, %s first: is the file whole?", count(missing, "node has", "nodes have"), example.id)
 	}
 	for _, c := range r.cables {
 		if !c.both && c.b.line > 0 && !c.b.claimed {
@@ -400,7 +400,7 @@ func (r *ibReader) hosts(f *topology.Fabric, ports map[*ibNode][]topology.Fabric
 		f.Hosts[i].Ports = append(f.Hosts[i].Ports, ports[n]...)
 	}
 	if unset > 0 {
-		r.at(first, "", "%d HCAs have a description that names no host, this one first: %s", unset, unnamedOn(f.Unnamed))
+		r.at(first, "", "%s a description that names no host, this one first: %s", count(unset, "HCA has", "HCAs have"), unnamedOn(f.Unnamed))
 	}
 }
 

@@ -108,7 +108,7 @@ func portText(p topology.FabricPort) string {
 
 // WriteSlurmTree writes f as a topology.conf for Slurm's topology/tree. Slurm
 // has one place for a node, so the tree is that of f.Domains(): a leaf set is
-// one switch, named after its first leaf, and the switches above that connect
+// one switch, named after its first leaf (set-leaf1), and the switches above that connect
 // the same leaf sets are one. Names keep letters, digits, '.', '_' and '-'.
 // Hosts without a port, which Slurm would refuse to know nothing of, are named
 // in a comment. It fails if f has no host with a port.
@@ -119,11 +119,10 @@ func WriteSlurmTree(w io.Writer, f topology.Fabric) error {
 	}
 	b := bufio.NewWriter(w)
 	fmt.Fprintln(b, "# topology.conf for TopologyPlugin=topology/tree")
-	placed := map[string]bool{}
-	names := slurmNames{}
+	placed, nodes, names := map[string]bool{}, slurmNames{}, slurmNames{}
 	var write func(d topology.Domain) string
 	write = func(d topology.Domain) string {
-		name := names.of(d.Name)
+		name := names.domain(d.Name)
 		if len(d.Children) == 0 {
 			if name != d.Name {
 				fmt.Fprintf(b, "# leaf set %s\n", comment(d.Name))
@@ -131,7 +130,7 @@ func WriteSlurmTree(w io.Writer, f topology.Fabric) error {
 			for _, h := range d.Hosts {
 				placed[h] = true
 			}
-			fmt.Fprintf(b, "SwitchName=%s Nodes=%s\n", name, topology.CompactHosts(slurmHosts(d.Hosts)))
+			fmt.Fprintf(b, "SwitchName=%s Nodes=%s\n", name, nodes.list(d.Hosts))
 			return name
 		}
 		var below []string
@@ -142,7 +141,7 @@ func WriteSlurmTree(w io.Writer, f topology.Fabric) error {
 			fmt.Fprintf(b, "# switches %s\n", comment(d.Name))
 		}
 		slices.SortFunc(below, topology.CompareNatural)
-		fmt.Fprintf(b, "SwitchName=%s Switches=%s\n", name, topology.CompactHosts(below))
+		fmt.Fprintf(b, "SwitchName=%s Switches=%s\n", name, foldSlurm(below))
 		return name
 	}
 	write(top)
@@ -170,12 +169,11 @@ func WriteSlurmBlocks(w io.Writer, f topology.Fabric) error {
 	}
 	b := bufio.NewWriter(w)
 	fmt.Fprintln(b, "# topology.conf for TopologyPlugin=topology/block")
-	placed := map[string]bool{}
-	names := slurmNames{}
+	placed, nodes, names := map[string]bool{}, slurmNames{}, slurmNames{}
 	sizes := f.BlockSizes
 	base := len(leaves[0].Hosts)
 	for _, d := range leaves {
-		name := names.of(d.Name)
+		name := names.domain(d.Name)
 		if name != d.Name {
 			fmt.Fprintf(b, "# leaf set %s\n", comment(d.Name))
 		}
@@ -183,7 +181,7 @@ func WriteSlurmBlocks(w io.Writer, f topology.Fabric) error {
 			placed[h] = true
 		}
 		base = min(base, len(d.Hosts))
-		fmt.Fprintf(b, "BlockName=%s Nodes=%s\n", name, topology.CompactHosts(slurmHosts(d.Hosts)))
+		fmt.Fprintf(b, "BlockName=%s Nodes=%s\n", name, nodes.list(d.Hosts))
 	}
 	if len(sizes) == 0 {
 		sizes = []int{base}
@@ -212,28 +210,21 @@ func writeUnplaced(w io.Writer, f topology.Fabric, placed map[string]bool) {
 		}
 	}
 	if len(out) > 0 {
-		fmt.Fprintf(w, "# without a port: %s\n", topology.CompactHosts(out))
+		fmt.Fprintf(w, "# without a port: %s\n", foldSlurm(out))
 	}
 }
 
-func comment(s string) string { return strings.Join(strings.Fields(s), " ") }
+// comment keeps foreign text within one comment.
+func comment(s string) string {
+	return strings.TrimRight(printable(strings.Join(strings.Fields(s), " ")), `\`)
+}
 
 // slurmNames gives out names that Slurm takes, each once.
 type slurmNames map[string]bool
 
-// of names a domain after its first switch.
-func (used slurmNames) of(domain string) string {
-	first, _, more := strings.Cut(domain, "+")
-	name := first
-	if strings.Contains(first, "[") {
-		if l, err := topology.ExpandHosts(first); err == nil {
-			name, more = l[0], true
-		}
-	}
+func (used slurmNames) give(name, fallback string) string {
 	if name = slurmName(name); name == "" {
-		name = "all"
-	} else if more {
-		name += "-set"
+		name = fallback
 	}
 	unique := name
 	for n := 2; used[unique]; n++ {
@@ -243,12 +234,43 @@ func (used slurmNames) of(domain string) string {
 	return unique
 }
 
-func slurmHosts(hosts []string) []string {
+// domain names a domain after its first switch.
+func (used slurmNames) domain(name string) string {
+	first, _, more := strings.Cut(name, "+")
+	if strings.Contains(first, "[") {
+		if l, err := topology.ExpandHosts(first); err == nil {
+			first, more = l[0], true
+		}
+	}
+	if more {
+		// In front, so that a number at the end stays there, where Slurm folds it.
+		first = "set-" + first
+	}
+	return used.give(first, "all")
+}
+
+// list is the hostlist of hosts.
+func (used slurmNames) list(hosts []string) string {
 	out := make([]string, len(hosts))
 	for i, h := range hosts {
-		out[i] = slurmName(h)
+		out[i] = used.give(h, "host")
 	}
-	return out
+	return foldSlurm(out)
+}
+
+// foldSlurm writes names as a hostlist in Slurm's way, which takes a range at
+// the end of a name only.
+func foldSlurm(names []string) string {
+	prefix := func(s string) string { return strings.TrimRight(s, "0123456789") }
+	var out []string
+	for i := 0; i < len(names); {
+		j := i + 1
+		for p := prefix(names[i]); j < len(names) && len(p) < len(names[i]) && len(p) < len(names[j]) && prefix(names[j]) == p; j++ {
+		}
+		out = append(out, topology.CompactHosts(names[i:j]))
+		i = j
+	}
+	return strings.Join(out, ",")
 }
 
 // slurmName replaces what would mean something else in a hostlist.

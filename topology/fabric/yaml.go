@@ -204,7 +204,7 @@ func (o *own) document(doc *node) {
 			o.each(p, o.addHosts)
 		case "unnamed":
 			o.each(p, func(n *node) {
-				if port, ok := o.port(n, ""); ok {
+				if port, ok := o.port(n); ok {
 					o.f.Unnamed = append(o.f.Unnamed, port)
 				}
 			})
@@ -402,7 +402,7 @@ func (o *own) addSwitch(n *node) {
 	}
 }
 
-func (o *own) port(n *node, what string) (topology.FabricPort, bool) {
+func (o *own) port(n *node) (topology.FabricPort, bool) {
 	var port topology.FabricPort
 	o.fields(n, "a port", "hca, guid, port, switch, switch_port, gbps", func(p pair) bool {
 		switch p.key {
@@ -445,7 +445,7 @@ func (o *own) addHosts(n *node) {
 			}
 		case p.key == "ports":
 			o.each(p, func(n *node) {
-				if port, ok := o.port(n, ""); ok {
+				if port, ok := o.port(n); ok {
 					ports = append(ports, port)
 				}
 			})
@@ -529,7 +529,7 @@ func (o *own) finish() {
 			return
 		}
 		if n := counts[linkKey{l.to, l.from, l.gbps}]; n != 0 && n != l.count {
-			o.bad(l.at, "%q tells %d links to %q, which tells %d back", clip(l.from), l.count, clip(l.to), n)
+			o.bad(l.at, "%q tells a count of %d to %q, which tells %d back", clip(l.from), l.count, clip(l.to), n)
 			return
 		}
 		counts[l.linkKey] = l.count
