@@ -10,12 +10,12 @@ import (
 
 // fatTree describes a three-level fat tree whose hosts are on several rails.
 type fatTree struct {
-	pods      int // of a pod's spines connected by cores
+	pods      int
 	sets      int // leaf sets in a pod
 	hosts     int // in a leaf set
 	rails     int // leaves in a leaf set, one for each of a host's HCAs
 	spines    int // in a pod, each linked to every leaf of it
-	coreLinks int // cores linked to each spine of a pod
+	coreLinks int // cores to which each spine is linked
 }
 
 // ibnetdiscover writes the fabric as that program does, both ends of each link.
@@ -124,6 +124,11 @@ func TestTenThousandHosts(t *testing.T) {
 		if len(r.Leaves) != 200 || r.Index != i || len(r.Strays) > 0 {
 			t.Errorf("rail %d: %d leaves, %d strays", i, len(r.Leaves), len(r.Strays))
 		}
+	}
+	// Written and read again is a smaller one: 10,000 hosts in YAML take seconds.
+	f, err = fabric.Read(strings.NewReader(fatTree{pods: 3, sets: 4, hosts: 6, rails: 4, spines: 4, coreLinks: 2}.ibnetdiscover()), "small.out")
+	if err != nil || len(f.Warnings) > 0 {
+		t.Fatal(err, f.Warnings)
 	}
 	checkFabric(t, f)
 }
