@@ -12,7 +12,8 @@ import (
 // larger set that has all its leaves. Above them stands what the switches of
 // each level connect, as far as that is more than the level below; where the
 // file states a tree, its switches; where it states blocks, the aggregates that
-// the sizes form. Hosts without a port are in no domain. A fabric of one leaf
+// the sizes form. Hosts without a port, or in no block where there are blocks,
+// are in no domain. A fabric of one leaf
 // set is that; one without any is the zero Domain.
 func (f Fabric) Domains() Domain {
 	switch {
@@ -75,8 +76,7 @@ func (f Fabric) blockDomains() Domain {
 		}
 		all, run = up, per
 	}
-	d := top(all)
-	return d
+	return top(all)
 }
 
 // treeDomains follows the parents that the file states.

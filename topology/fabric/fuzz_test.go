@@ -43,6 +43,7 @@ func FuzzYAML(f *testing.F) {
 	f.Add("switches:\n  - names: l[1-2]\n    links: [{to: s, count: 2, gbps: 400}]\n  - name: s\nhosts:\n  - {names: 'n[1-4]', ports: {mlx5_0: l1}}\n")
 	f.Add("- topology: t\n  tree:\n    switches:\n      - {switch: a, children: b}\n      - {switch: b, nodes: n1}\n")
 	f.Add(`{"switches": [{"name": "a"}], "hosts": [{"name": "h", "switch": "a"}], "blocks": [{"name": "b", "hosts": ["h"]}], "block_sizes": [1]}`)
+	f.Add(`{"switches":[{"name":"a"}],"hosts":[{"name": "0", "switch": "a"}], "blocks": [{"name": "0"}]}`)
 	f.Fuzz(readAny)
 }
 

@@ -203,6 +203,9 @@ func checkFabric(t *testing.T, f topology.Fabric) {
 			t.Errorf("%s of level %d has nothing below it", s.Name, s.Level)
 		}
 	}
+	if len(f.Blocks) > 0 {
+		clear(placed)
+	}
 	for _, b := range f.Blocks {
 		for _, h := range b.Hosts {
 			placed[h] = true
