@@ -31,7 +31,8 @@ type RunConfig struct {
 	Base     string // of the directories on the nodes; "": /tmp
 	Who      string // for messages on the nodes
 	Stdin    io.Reader
-	Program  string // file to copy to the nodes when the task says Bcast
+	Fabric   *sched.Fabric // the network between the nodes; nil: not known
+	Program  string        // file to copy to the nodes when the task says Bcast
 	Out      Sink
 	Log      *slog.Logger
 	// Signals are forwarded to the ranks.
@@ -111,8 +112,10 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	r := &run{cfg: cfg, notices: make(chan state.Notice, 1024), failed: make(chan error, len(nodes)), jobUID: randomID(4)}
 	cluster := randomID(8)
 	r.traffic = newTraffic(r)
+	empty := state.New(cluster, 1)
+	empty.SetFabric(cfg.Fabric)
 	r.ctl = control.New(control.Config{
-		Cluster: state.New(cluster, 1), Store: store.NewMemory(), Fleet: fleetRef{r}, Log: cfg.Log,
+		Cluster: empty, Store: store.NewMemory(), Fleet: fleetRef{r}, Log: cfg.Log,
 		Notice:    func(n state.Notice) { r.notices <- n },
 		NodeGrace: Lease, Lease: Lease,
 	})

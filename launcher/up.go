@@ -22,6 +22,7 @@ import (
 	"gangway/launcher/control"
 	"gangway/launcher/job"
 	"gangway/launcher/pool"
+	"gangway/launcher/sched"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
 	"gangway/nodeagent/wire"
@@ -41,6 +42,7 @@ type UpConfig struct {
 	Data     string        // directory of the rows, keys and certificates; one launcher at a time
 	Pool     string        // id of the launcher's pool; "": "default"
 	Provider pool.Provider // nodes that the launcher connects to; nil: only those that join
+	Fabric   *sched.Fabric // the network between the nodes; nil: not known
 	Base     string        // of the directories on the nodes; "": /tmp
 	Who      string        // for messages on the nodes
 	Listen   string        // TCP address of the API and for agents; "": none
@@ -138,6 +140,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	defer stop()
 	u.metrics = newMetrics(cfg.Version)
 	id := cluster.ID()
+	cluster.SetFabric(cfg.Fabric)
 	u.ctl = control.New(control.Config{
 		Cluster: cluster, Store: u.metrics.store(st), Fleet: upFleet{u}, Log: cfg.Log,
 		Notice: u.notice, NodeGrace: cfg.Lease, Lease: cfg.Lease, Leases: state.RequeuedLeases,

@@ -223,6 +223,11 @@ func (f Fabric) linkDomains() Domain {
 	var groups []int                                // sets that hold a domain
 	for k, s := range sets {
 		domains[k] = Domain{Name: f.names(s.leaves), Hosts: s.hosts}
+		if len(s.leaves) > 1 {
+			for _, i := range s.leaves {
+				domains[k].Leaves = append(domains[k].Leaves, f.Switches[i].Name)
+			}
+		}
 		groups = append(groups, k)
 		for _, i := range s.leaves {
 			joined.join(i, len(f.Switches)+k)

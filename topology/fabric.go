@@ -63,7 +63,8 @@ type Domain struct {
 	// joined with "+": leaf-[1-4]+leaf7. It is "" for the whole of a fabric in
 	// parts that are not connected.
 	Name     string   `json:"name"`
-	Level    int      `json:"level"`           // 0: a leaf set; its parent is higher
-	Hosts    []string `json:"hosts,omitempty"` // of leaf sets only
+	Level    int      `json:"level"`            // 0: a leaf set; its parent is higher
+	Hosts    []string `json:"hosts,omitempty"`  // of leaf sets only
+	Leaves   []string `json:"leaves,omitempty"` // the switches of a leaf set, if it has several
 	Children []Domain `json:"children,omitempty"`
 }

@@ -24,7 +24,7 @@ type runFlags struct {
 	mem                            string
 	oversubscribe                  bool
 	mpi, launch, bind, network     string
-	switches, spread               string
+	switches, spread, fabric       string
 	hosts, hostfile, agents, key   string
 	timeLimit, grace, deadline     time.Duration
 	setup, chdir, name             string
@@ -54,6 +54,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.agents, "agents", "", "standing agents to use: a hostlist with a port, such as n[1-4]:7700")
 	fl.StringVar(&f.key, "key", "", "file with the standing agents' key")
 	fl.StringVar(&f.bind, "bind", "auto", "bind ranks to: auto, core, numa, socket, gpu or none")
+	fl.StringVar(&f.fabric, "fabric", "", "file that describes the network's switches: ibnetdiscover's output, topology.conf or YAML")
 	fl.StringVar(&f.switches, "switches", "", "leaf switches to be on at most, N or N@TIME: waits for them, after TIME takes any; needs a launcher that knows the fabric")
 	fl.StringVar(&f.spread, "spread", "", "over several leaf switches: pack (default) fills leaves, balance takes as many nodes of each")
 	fl.StringVar(&f.network, "network", "", "data network: an interface's name or a CIDR (default: one that all nodes share)")

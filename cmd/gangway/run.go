@@ -82,6 +82,12 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 		Provider: provider, Spec: spec, Base: f.base, Who: who(), Out: out,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}
+	if cfg.Fabric, err = readFabric(f.fabric, entries, func(s string) { out.Notice("", s, true) }); err != nil {
+		return err
+	}
+	if f.switches != "" && cfg.Fabric == nil {
+		return usagef("give --fabric FILE: what ibnetdiscover printed, a topology.conf or YAML", "--switches, but the fabric is not known")
+	}
 	if f.bcast {
 		if cfg.Program, err = exec.LookPath(command[0]); err != nil && !errors.Is(err, exec.ErrDot) {
 			return usagef("--bcast copies a program of this machine", "--bcast: %v", err)

@@ -76,6 +76,9 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 				}
 				defer cfg.Provider.Close()
 			}
+			if cfg.Fabric, err = readFabric(f.fabric, entries, func(s string) { log.Warn(s) }); err != nil {
+				return err
+			}
 			cfg.Ready = func(i launcher.UpInfo) {
 				log.Info("the launcher is up", "socket", i.Socket, "listen", i.Listen, "pool", poolID, "nodes", i.Nodes, "jobs", i.Jobs, "epoch", i.Epoch)
 			}
@@ -101,6 +104,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	fl.StringVar(&f.base, "tmpdir", "", "local directory on the nodes for sockets and scratch files (default /tmp)")
 	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
+	fl.StringVar(&f.fabric, "fabric", "", "file that describes the network's switches: ibnetdiscover's output, topology.conf or YAML")
 	c.MarkFlagsMutuallyExclusive("hosts", "hostfile", "agents")
 	return c
 }

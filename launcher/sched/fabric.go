@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"gangway/launcher/job"
 	"gangway/topology"
@@ -47,7 +46,7 @@ func NewFabric(root topology.Domain) *Fabric {
 					f.of[h] = len(f.leaves)
 				}
 			}
-			f.leaves = append(f.leaves, leaf{name: d.Name, rails: strings.Split(d.Name, "+"), path: path})
+			f.leaves = append(f.leaves, leaf{name: d.Name, rails: d.Leaves, path: path})
 		}
 		for _, c := range d.Children {
 			walk(c, path)
@@ -420,10 +419,8 @@ func (p *planner) spread(w *Pending, caps []capacity) ([]share, *job.Reason) {
 	if t.SwitchesWait > 0 && !p.now.Before(until) {
 		return shares, nil
 	}
-	if t.SwitchesWait == 0 {
-		if r := p.tooFewSwitches(t); r != nil {
-			return nil, r
-		}
+	if r := TooFewSwitches(*t, p.nodes, p.fabric); r != nil {
+		return nil, r
 	}
 	r := job.Reason{Code: job.WaitSwitches, Want: uint64(t.Switches), Have: uint64(n),
 		Detail: fmt.Sprintf("waits for a place on at most %s; what is free now is on %d", leafSwitches(t.Switches), n)}
@@ -434,24 +431,32 @@ func (p *planner) spread(w *Pending, caps []capacity) ([]share, *job.Reason) {
 	return nil, &r
 }
 
-// tooFewSwitches says that a gang will never find a place on so few leaves.
-func (p *planner) tooFewSwitches(t *job.TaskSpec) *job.Reason {
-	if slices.ContainsFunc(p.nodes, func(n *Node) bool { return !n.Known }) {
+// TooFewSwitches returns why a gang will never find a place on as few leaves as
+// it asks for, with no end of the wait; nil if it may, or if a node is not known
+// well enough to tell. The task must be resolved.
+func TooFewSwitches(t job.TaskSpec, nodes []*Node, f *Fabric) *job.Reason {
+	unknown := slices.ContainsFunc(nodes, func(n *Node) bool { return !n.Known })
+	if f == nil || unknown || t.Switches == 0 || t.SwitchesWait > 0 || len(t.PerNode) > 0 {
 		return nil
 	}
-	g := p.idle(t)
+	g := idle(f, &t, nodes)
 	if g.place(t.Switches) != nil {
 		return nil
 	}
-	least := g.leavesOf(g.place(0))
+	best := g.place(0)
+	if best == nil {
+		return nil
+	}
+	least := g.leavesOf(best)
 	return &job.Reason{Code: job.Impossible, Want: uint64(t.Switches), Have: uint64(least),
-		Detail: fmt.Sprintf("%s can never be on at most %s: with all nodes idle it takes %d", shape(t), leafSwitches(t.Switches), least),
+		Detail: fmt.Sprintf("%s can never be on at most %s: with all nodes idle it takes %d", shape(&t), leafSwitches(t.Switches), least),
 		Hint:   fmt.Sprintf("ask for --switches %d, or give the wish a time: --switches %d@10m", least, t.Switches)}
 }
 
 // idle is where a gang could go if nothing else ran.
-func (p *planner) idle(t *job.TaskSpec) *ground {
-	return newGround(p.fabric, t, p.name, capacities(len(p.nodes), func(i int) *slots { return left(p.nodes[i], noHold) }, t, everything))
+func idle(f *Fabric, t *job.TaskSpec, nodes []*Node) *ground {
+	return newGround(f, t, func(i int) string { return nodes[i].Name },
+		capacities(len(nodes), func(i int) *slots { return left(nodes[i], noHold) }, t, everything))
 }
 
 // hopeless are the nodes that a gang that wants one leaf switch can't use,
@@ -460,7 +465,7 @@ func (p *planner) hopeless(t *job.TaskSpec) map[int]bool {
 	if p.fabric == nil || t.Switches != 1 || len(t.PerNode) > 0 {
 		return nil
 	}
-	g := p.idle(t)
+	g := idle(p.fabric, t, p.nodes)
 	out := map[int]bool{}
 	for l, nodes := range g.nodes {
 		if g.fit([]int{l}, nil) == nil {

@@ -32,7 +32,7 @@ func tree(t testing.TB, text string) (topology.Domain, View) {
 				goto done
 			default:
 				name, n, _ := strings.Cut(w, "=")
-				l := topology.Domain{Name: name}
+				l := topology.Domain{Name: name, Leaves: strings.Split(name, "+")}
 				var hosts int
 				if _, err := fmt.Sscan(n, &hosts); err != nil {
 					t.Fatalf("%s: %v", w, err)
@@ -84,6 +84,9 @@ func used(t testing.TB, f *Fabric, d Decision) string {
 	return strings.Join(names, " ")
 }
 
+func with(v View, f *Fabric) View { v.Fabric = f; return v }
+func bare(v View) View            { return with(v, nil) }
+
 func gang(nodes int) job.TaskSpec {
 	return job.TaskSpec{ID: "t", Kind: job.Gang, Nodes: nodes, RanksPerNode: 2, Command: []string{"x"}}.Resolve()
 }
@@ -127,11 +130,11 @@ func TestFabricPlacement(t *testing.T) {
 			spec.Spread = c.spread
 			v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Try: job.Try{Range: job.Range{Hi: 1}}}}
 			f := NewFabric(d)
-			if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != c.want {
+			if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != c.want {
 				t.Errorf("placed on %s, want %s", got, c.want)
 			}
 			slices.Reverse(v.Nodes)
-			if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != c.want {
+			if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != c.want {
 				t.Errorf("with the nodes in another order on %s, want %s", got, c.want)
 			}
 		})
@@ -145,15 +148,15 @@ func TestFabricUnknownHosts(t *testing.T) {
 	f := NewFabric(d)
 	spec := gang(2)
 	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Try: job.Try{Range: job.Range{Hi: 1}}}}
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "a=2" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "a=2" {
 		t.Errorf("two nodes: on %s", got)
 	}
 	spec = gang(3)
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "a=2 x=1" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "a=2 x=1" {
 		t.Errorf("three nodes: on %s", got)
 	}
 	spec.Switches = 1
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "waits: impossible" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "waits: impossible" {
 		t.Errorf("three nodes on one leaf: %s", got)
 	}
 }
@@ -167,7 +170,7 @@ func TestSwitches(t *testing.T) {
 	spec := gang(4)
 	spec.Switches, spec.SwitchesWait = 1, time.Hour
 	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Since: noon, Try: job.Try{Range: job.Range{Hi: 1}}}}
-	got := Plan(noon.Add(time.Minute), v, Policy{Fabric: f})
+	got := Plan(noon.Add(time.Minute), with(v, f), Policy{})
 	if len(got.Place) != 0 || len(got.Waiting) != 1 || !got.WakeAt.Equal(noon.Add(time.Hour)) {
 		t.Fatalf("within the wait: %+v", got)
 	}
@@ -175,20 +178,20 @@ func TestSwitches(t *testing.T) {
 	if d := cmp.Diff(want, got.Waiting[0].Reason.String()); d != "" {
 		t.Error(d)
 	}
-	if got := used(t, f, Plan(noon.Add(time.Hour), v, Policy{Fabric: f})); got != "a=3 b=1" {
+	if got := used(t, f, Plan(noon.Add(time.Hour), with(v, f), Policy{})); got != "a=3 b=1" {
 		t.Errorf("after the wait: on %s", got)
 	}
 	v.Nodes[8].Holds = nil
-	if got := used(t, f, Plan(noon.Add(time.Minute), v, Policy{Fabric: f})); got != "c=4" {
+	if got := used(t, f, Plan(noon.Add(time.Minute), with(v, f), Policy{})); got != "c=4" {
 		t.Errorf("with a leaf free: on %s", got)
 	}
 	v.Nodes[8].Holds = []Hold{{ID: "o", Who: "other", CPUs: v.Nodes[8].Cores[0]}}
 	spec.SwitchesWait = 0
-	got = Plan(noon.Add(1000*time.Hour), v, Policy{Fabric: f})
+	got = Plan(noon.Add(1000*time.Hour), with(v, f), Policy{})
 	if len(got.Place) != 0 || !got.WakeAt.IsZero() {
 		t.Errorf("without a time it does not wait for ever: %+v", got)
 	}
-	if d := cmp.Diff(Plan(noon, v, Policy{}).Waiting, []Waiting(nil)); d != "" {
+	if d := cmp.Diff(Plan(noon, bare(v), Policy{}).Waiting, []Waiting(nil)); d != "" {
 		t.Errorf("a launcher without a fabric makes it wait: %s", d)
 	}
 	spec = gang(5)
@@ -197,7 +200,7 @@ func TestSwitches(t *testing.T) {
 	for _, n := range v.Nodes {
 		n.Holds = nil
 	}
-	got = Plan(noon, v, Policy{Fabric: f})
+	got = Plan(noon, with(v, f), Policy{})
 	if d := cmp.Diff(want, got.Waiting[0].Reason.String()); d != "" {
 		t.Error(d)
 	}
@@ -210,7 +213,7 @@ func TestSwitches(t *testing.T) {
 	small := gang(2)
 	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Since: noon, Try: job.Try{Range: job.Range{Hi: 1}}},
 		{Task: "s", Name: "j/s", Spec: &small, Since: noon, Try: job.Try{Range: job.Range{Hi: 1}}}}
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "b=2" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "b=2" {
 		t.Errorf("behind a gang that waits for leaf a: on %s", got)
 	}
 	// Fewer leaves further up before more of them below one switch.
@@ -218,11 +221,11 @@ func TestSwitches(t *testing.T) {
 	f = NewFabric(d)
 	spec = gang(6)
 	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Since: noon, Try: job.Try{Range: job.Range{Hi: 1}}}}
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "a=2 b=2 c=2" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "a=2 b=2 c=2" {
 		t.Errorf("without a limit: on %s", got)
 	}
 	spec.Switches = 2
-	if got := used(t, f, Plan(noon, v, Policy{Fabric: f})); got != "d=3 e=3" {
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "d=3 e=3" {
 		t.Errorf("on two leaves: %s", got)
 	}
 }
@@ -253,12 +256,12 @@ func TestFabricFewest(t *testing.T) {
 		}
 		f := NewFabric(root)
 		v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Try: job.Try{Range: job.Range{Hi: 1}}}}
-		got := Plan(noon, v, Policy{Fabric: f})
-		flat := Plan(noon, v, Policy{})
+		got := Plan(noon, with(v, f), Policy{})
+		flat := Plan(noon, bare(v), Policy{})
 		if len(got.Place) != len(flat.Place) {
 			t.Fatalf("with the fabric %d placements, without it %d", len(got.Place), len(flat.Place))
 		}
-		if d := cmp.Diff(got, Plan(noon, v, Policy{Fabric: f})); d != "" {
+		if d := cmp.Diff(got, Plan(noon, with(v, f), Policy{})); d != "" {
 			t.Fatalf("the same input gives another output: %s", d)
 		}
 		if len(got.Place) == 0 {
@@ -320,7 +323,7 @@ func BenchmarkFabric(b *testing.B) {
 	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Try: job.Try{Range: job.Range{Hi: 1}}}}
 	f := NewFabric(root)
 	for b.Loop() {
-		if d := Plan(noon, v, Policy{Fabric: f}); len(d.Place) != 1 {
+		if d := Plan(noon, with(v, f), Policy{}); len(d.Place) != 1 {
 			b.Fatal("not placed")
 		}
 	}

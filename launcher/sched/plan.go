@@ -13,8 +13,8 @@ import (
 // nothing delays it. Only nodes that could not serve it, up or not, go to
 // others. A task that could not start though all work ended, because too few
 // nodes are up, blocks nothing.
-func Plan(now time.Time, v View, policy Policy) Decision {
-	p := planner{now: now, fabric: policy.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
+func Plan(now time.Time, v View, _ Policy) Decision {
+	p := planner{now: now, fabric: v.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
 	for i := range v.Pending {
 		p.pending(&v.Pending[i])
 	}

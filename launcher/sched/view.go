@@ -62,14 +62,13 @@ type Pending struct {
 // View is all that Plan looks at.
 type View struct {
 	Nodes   []*Node   // in the user's order, which is the order of ranks
+	Fabric  *Fabric   // the network between the nodes; nil: not known, all are as near
 	Pending []Pending // by priority, highest first, then submission, then index
 }
 
 // Policy holds the scheduler's choices. The zero value is the default: priority,
 // then submission, no backfill.
-type Policy struct {
-	Fabric *Fabric // the network between the nodes; nil: not known, all are as near
-}
+type Policy struct{}
 
 // Placement gives a run of elements their slots.
 type Placement struct {

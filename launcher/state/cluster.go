@@ -68,7 +68,12 @@ type Cluster struct {
 	attempts map[string]*attempt
 	nodes    map[string]*node
 	order    []*node // the user's
+	fabric   *sched.Fabric
 }
+
+// SetFabric says what network the nodes are on: the launcher's configuration,
+// not of the rows. It comes before the first event; nil is not known.
+func (c *Cluster) SetFabric(f *sched.Fabric) { c.fabric = f }
 
 type jobState struct {
 	row   job.JobRow
@@ -147,7 +152,7 @@ func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }
 
 // View returns what the scheduler may look at until the next Apply.
 func (c *Cluster) View() sched.View {
-	v := sched.View{Nodes: c.views()}
+	v := sched.View{Nodes: c.views(), Fabric: c.fabric}
 	for _, j := range c.active {
 		if j.row.Held {
 			continue

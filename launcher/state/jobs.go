@@ -40,7 +40,12 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 func (c *Cluster) possible(jobID string, tasks []job.TaskSpec) error {
 	nodes := c.views()
 	for _, task := range tasks {
-		if r := sched.Impossible(task.Resolve(), nodes); r != nil {
+		task = task.Resolve()
+		r := sched.Impossible(task, nodes)
+		if r == nil {
+			r = sched.TooFewSwitches(task, nodes, c.fabric)
+		}
+		if r != nil {
 			return &ImpossibleError{Task: jobID + "/" + task.ID, Reason: *r}
 		}
 	}
