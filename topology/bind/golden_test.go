@@ -133,4 +133,3 @@ func rows(places []bind.Place) [3]string {
 	}
 	return [3]string{strings.Join(threads, ";"), strings.Join(cpus, ";"), strings.Join(gpus, ";")}
 }
-
