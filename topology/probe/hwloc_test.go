@@ -343,7 +343,7 @@ func TestSynthetic(t *testing.T) {
 		"numa:2(memory=4GiB indexes=1,0) core:2 pu:1", "pack:2core:2 pu:1", "l2cache:2 l1d:1 l1i:1 core:1 pu:1", "l3:2(size=3MB) l2:2 l1:1 core:1 pu:2",
 		"pack:2 die:2 core:2 pu:1", "die:2 core:1 pu:2", "die:1 pack:2 pu:1", "group:2 numa:2 pack:1 core:2 pu:1", "0x2 010", "so:2 co:2 pu:1",
 		"pack:2(indexes=5,7) core:2(indexes=3,1,2,0) pu:1", "pack:2 numa:2 l3:1 l2:2 l1:1 core:1 pu:2(indexes=2*16:1*2)", "core:2 2", "(memory=1GB) pu:2",
-		"numa:4(indexes=2*2:1*2) pu:2(indexes=numa)", "[numa] 2 2 2", "pack:1 core:4 pu:1(indexes=0,0,1,2)",
+		"numa:4(indexes=2*2:1*2) pu:2(indexes=numa)", "pack:2 core:16 pu:2", "[numa] 2 2 2", "pack:1 core:4 pu:1(indexes=0,0,1,2)",
 	} {
 		t.Run(s, func(t *testing.T) { checkSynthetic(t, s) })
 	}
@@ -475,7 +475,7 @@ func FuzzSynthetic(f *testing.F) {
 
 // checkRead: whatever the input, a node that was read is consistent.
 func checkRead(t *testing.T, n topology.Node, err error) {
-	if err != nil {
+	if err != nil || n.Online.Count() > 4096 { // the check itself would take too long
 		return
 	}
 	var pus topology.CPUSet

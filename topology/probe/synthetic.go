@@ -317,9 +317,11 @@ func (s *synthetic) complete() error {
 		return s.fail(0, "some levels have a type and others none")
 	}
 	words := 0
+	cores := slices.ContainsFunc(s.levels, func(l synthLevel) bool { return l.kind == "core" })
 	for i := range s.levels {
 		l := &s.levels[i]
-		if i > 0 && l.arity > 1 { // an only child has the set of its parent
+		// An only child has the set of its parent; the PUs of cores have none.
+		if i > 0 && l.arity > 1 && (i < last || !cores) {
 			words += l.width * (s.levels[last].width/64 + 2) / 2
 		}
 		if l.indexes != "" {

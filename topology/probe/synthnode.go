@@ -19,9 +19,14 @@ func (s *synthetic) node() topology.Node {
 			os[i] = i
 		}
 	}
-	// The sets of the objects of each level; an only child shares its parent's.
+	// The sets of the objects of each level; an only child shares its parent's,
+	// and PUs need none where there are cores.
 	sets := make([][]topology.CPUSet, last+1)
+	cores := slices.ContainsFunc(s.levels, func(l synthLevel) bool { return l.kind == "core" })
 	for i, l := range s.levels {
+		if i == last && cores {
+			break
+		}
 		if i > 0 && l.arity == 1 {
 			sets[i] = sets[i-1]
 			continue
@@ -35,7 +40,6 @@ func (s *synthetic) node() topology.Node {
 	s.memory(&n, sets)
 	near := numaOfPUs(n.NUMA)
 	pkgOf := map[int]int{}
-	cores := false
 	for i, l := range s.levels {
 		for k, cpus := range sets[i] {
 			index := k
@@ -55,7 +59,6 @@ func (s *synthetic) node() topology.Node {
 				}
 				n.Caches = append(n.Caches, topology.Cache{Level: l.cache, Unified: l.content == 'u', Size: &size, CPUs: cpus})
 			case l.kind == "core" || l.kind == "pu" && !cores:
-				cores = cores || l.kind == "core"
 				c := topology.Core{Index: index, Package: -1, NUMA: -1, PUs: cpus}
 				if l.kind == "pu" {
 					c.Index = cpus.First()
