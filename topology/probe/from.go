@@ -99,7 +99,7 @@ func Read(in io.Reader) (topology.Node, error) {
 	}
 	text := bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
 	if bytes.HasPrefix(text, []byte("<")) {
-		return foreign(foreignXML, io.LimitReader(br, maxDump))
+		return ReadHwlocXML(io.LimitReader(br, maxDump))
 	}
 	if bytes.HasPrefix(text, []byte("{")) {
 		return fromJSON(br)
@@ -136,7 +136,7 @@ func fromText(s string) (n topology.Node, ok bool, err error) {
 	if !regexp.MustCompile(`^[\[(]*[A-Za-z0-9]+(\([^)]*\))?:[0-9]`).MatchString(s) || strings.ContainsAny(s, "/\\\n") {
 		return topology.Node{}, false, nil
 	}
-	n, err = foreign(foreignSynthetic, strings.NewReader(s))
+	n, err = Synthetic(s)
 	return n, true, err
 }
 
