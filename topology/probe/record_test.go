@@ -40,9 +40,9 @@ func personal() (sys, proc map[string]string) {
 		"infiniband/mlx5_0/sys_image_guid": "506b:4b03:dead:beef",
 		"infiniband/mlx5_0/fw_ver":         "16.35.10.12",
 		"infiniband/mlx5_0/node_desc":      "SECRET-host mlx5_0",
-		"infiniband/mlx5_0/ports/1/gids/0":         "fe80:0000:0000:0000:506b:4b03:dead:beef",
-		"infiniband/mlx5_0/ports/1/gids/1":         "0000:0000:0000:0000:0000:ffff:0a0b:0c0d",
-		"infiniband/mlx5_0/ports/1/gids/2":         "0000:0000:0000:0000:0000:0000:0000:0000",
+		"infiniband/mlx5_0/ports/1/gids/0": "fe80:0000:0000:0000:506b:4b03:dead:beef",
+		"infiniband/mlx5_0/ports/1/gids/1": "0000:0000:0000:0000:0000:ffff:0a0b:0c0d",
+		"infiniband/mlx5_0/ports/1/gids/2": "0000:0000:0000:0000:0000:0000:0000:0000",
 	} {
 		sys[dir+name] = text
 	}
