@@ -216,8 +216,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// FuzzRead feeds records of every kind.
-func FuzzRead(f *testing.F) {
+// FuzzRecord feeds records of every kind.
+func FuzzRecord(f *testing.F) {
 	sys, proc := personal()
 	var record bytes.Buffer
 	if err := RecordFrom(&record, Source{Sys: tree(sys), Proc: tree(proc)}); err != nil {
