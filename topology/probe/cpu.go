@@ -55,8 +55,13 @@ func (r *reader) cores(n *topology.Node) {
 		dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
 		c := topology.Core{Index: -1, Package: -1, NUMA: numaOf(n.NUMA, cpu)}
 		siblings, ok := r.sysCPUs(dir+"thread_siblings_list", dir+"thread_siblings")
+		if !ok { // the newer names
+			siblings, ok = r.sysCPUs(dir+"core_cpus_list", dir+"core_cpus")
+		}
 		if !ok {
 			lost = append(lost, cpu)
+		} else if !siblings.Has(cpu) {
+			r.warn("/sys/"+dir+"thread_siblings_list", "cpu %d is not in its own core, which has %q", cpu, siblings)
 		}
 		// A PU that another core has already, or a list that leaves out its
 		// own cpu, must not make a PU belong to two cores or to none.
@@ -67,7 +72,10 @@ func (r *reader) cores(n *topology.Node) {
 		p, known := packageOf[cpu]
 		if !known {
 			if p, known = r.sysInt(dir + "physical_package_id"); known {
-				members, _ := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+				members, ok := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+				if !ok {
+					members, _ = r.sysCPUs(dir+"package_cpus_list", dir+"package_cpus")
+				}
 				members = members.Intersect(n.Online)
 				for _, m := range members.Slice() {
 					packageOf[m] = p
@@ -132,15 +140,14 @@ func (r *reader) caches(n *topology.Node) {
 
 func (r *reader) cacheSize(path string) *uint64 {
 	s, ok := r.read(r.sys, "/sys", path)
-	if !ok || s == "" || s == "0K" { // firmware that does not know
+	if !ok || s == "0K" { // firmware that does not know
 		return nil
 	}
 	digits, unit := s, uint64(1)
-	switch s[len(s)-1] {
-	case 'K':
-		digits, unit = s[:len(s)-1], 1<<10
-	case 'M':
-		digits, unit = s[:len(s)-1], 1<<20
+	if d, ok := strings.CutSuffix(s, "K"); ok {
+		digits, unit = d, 1<<10
+	} else if d, ok := strings.CutSuffix(s, "M"); ok {
+		digits, unit = d, 1<<20
 	}
 	v, err := strconv.ParseUint(digits, 10, 40)
 	if err != nil {
