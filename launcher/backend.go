@@ -102,37 +102,19 @@ func (b *backend) jobByID(ctx context.Context, c *state.Cluster, id string) (sta
 	return j, nil
 }
 
-// change applies an event to a job that is still at the version seen.
+// change decides on an event for a job that is still at the version seen, and
+// applies it, in one step.
 func (b *backend) change(ctx context.Context, id string, seen batchapi.Version, what func(state.JobStatus) (state.What, error)) error {
-	// Between the look and the event another change may come: control decides
-	// on the event with the same look, see state.If.
-	var uid string
-	var version batchapi.Version
-	var event state.What
-	err := b.read(ctx, func(c *state.Cluster) error {
+	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
 		j, err := b.jobByID(ctx, c, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		uid, version = j.Row.UID, jobVersion(j)
-		if seen != 0 && seen != version {
-			return batchapi.Stale{}
+		if seen != 0 && seen != jobVersion(j) {
+			return nil, batchapi.Stale{}
 		}
-		event, err = what(j)
-		return err
-	})
-	if err != nil || event == nil {
-		return err
-	}
-	if seen != 0 {
-		event = state.If{What: event, Holds: func(c *state.Cluster) error {
-			if j, ok := c.JobByID(id); !ok || j.Row.UID != uid || jobVersion(j) != version {
-				return batchapi.Stale{}
-			}
-			return nil
-		}}
-	}
-	return b.do(ctx, event)
+		return what(j)
+	}))
 }
 
 func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, error) {
@@ -279,8 +261,7 @@ func (b *backend) TerminateJob(ctx context.Context, id string, seen batchapi.Ver
 	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
 		switch j.State {
 		case job.JobTerminating, job.JobCompleted, job.JobDeleting:
-			e := &state.ClosedError{What: "job", ID: j.Row.Spec.ID, State: string(j.State), Need: "active or disabled"}
-			return nil, stopping(e)
+			return nil, &state.ClosedError{What: "job", ID: j.Row.Spec.ID, State: string(j.State), Need: "active or disabled"}
 		}
 		if reason == "" {
 			reason = "UserTerminate"

@@ -31,18 +31,23 @@ func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
 	return v
 }
 
+// living is a task with its attempt, unless that is history.
+func (b *backend) living(ctx context.Context, c *state.Cluster, jobID, taskID string) (taskView, error) {
+	j, err := b.jobByID(ctx, c, jobID)
+	if err != nil {
+		return taskView{}, err
+	}
+	s, ok := c.TaskByID(jobID, taskID)
+	if !ok {
+		return taskView{}, &batchapi.NotFound{Kind: batchapi.KindTask, ID: taskID}
+	}
+	return viewOf(c, j, s), nil
+}
+
 func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, err error) {
-	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(ctx, c, jobID)
-		if err != nil {
-			return err
-		}
-		s, ok := c.TaskByID(jobID, taskID)
-		if !ok {
-			return &batchapi.NotFound{Kind: batchapi.KindTask, ID: taskID}
-		}
-		v = viewOf(c, j, s)
-		return nil
+	err = b.read(ctx, func(c *state.Cluster) (err error) {
+		v, err = b.living(ctx, c, jobID, taskID)
+		return err
 	})
 	if err == nil {
 		err = b.recall(&v)
@@ -274,39 +279,19 @@ func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery)
 	return out, nil
 }
 
-// changeTask applies an event to a task that is still at the version seen.
+// changeTask decides on an event for a task that is still at the version seen,
+// and applies it, in one step.
 func (b *backend) changeTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, what func(taskView) (state.What, error)) error {
-	v, err := b.view(ctx, jobID, taskID)
-	if err != nil {
-		return err
-	}
-	version := taskVersion(v.TaskStatus, v.attempt)
-	if seen != 0 && seen != version {
-		return batchapi.Stale{}
-	}
-	event, err := what(v)
-	if err != nil || event == nil {
-		return err
-	}
-	if seen != 0 {
-		event = state.If{What: event, Holds: func(c *state.Cluster) error {
-			s, ok := c.Task(v.UID)
-			if !ok {
-				return batchapi.Stale{}
-			}
-			var a *job.AttemptRow
-			if len(s.Attempts) > 0 {
-				if row, ok := c.Attempt(s.Attempts[0]); ok {
-					a = &row
-				}
-			}
-			if taskVersion(s, a) != version {
-				return batchapi.Stale{}
-			}
-			return nil
-		}}
-	}
-	return b.do(ctx, event)
+	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
+		v, err := b.living(ctx, c, jobID, taskID)
+		if err != nil {
+			return nil, err
+		}
+		if seen != 0 && seen != taskVersion(v.TaskStatus, v.attempt) {
+			return nil, batchapi.Stale{}
+		}
+		return what(v)
+	}))
 }
 
 func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {

@@ -82,6 +82,7 @@ type call struct {
 	params map[string]string // of the path, unescaped
 	query  url.Values
 	id     string // request-id
+	sent   []byte // the body; nil: not read yet
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
