@@ -153,13 +153,17 @@ func (c *call) serve() error {
 // find sets the call's route and path parameters.
 func (c *call) find() error {
 	path, _, _ := strings.Cut(c.rawPath(), "?")
-	segments := strings.Split(strings.Trim(path, "/"), "/")
-	for i, s := range segments {
-		u, err := url.PathUnescape(s)
-		if err != nil || strings.ContainsRune(u, 0) {
-			return newFault(http.StatusBadRequest, "InvalidUri", "The path of the request's address is malformed.")
+	path = strings.TrimPrefix(path, "/")
+	segments := []string{""}
+	if path = strings.TrimSuffix(path, "/"); path != "" {
+		segments = strings.Split(path, "/")
+		for i, s := range segments {
+			u, err := url.PathUnescape(s)
+			if err != nil || strings.ContainsRune(u, 0) || s == "" || s == "." || s == ".." {
+				return newFault(http.StatusBadRequest, "InvalidUri", "The path of the request's address is malformed.")
+			}
+			segments[i] = u
 		}
-		segments[i] = u
 	}
 	var allowed []string
 	for i := range c.s.routes {
