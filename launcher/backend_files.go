@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"strings"
@@ -42,6 +43,11 @@ func (b *backend) ask(ctx context.Context, node, name string, q *wire.FileReques
 	defer cancel()
 	r, err := b.fleet.Files(ctx, node, q)
 	if err != nil {
+		// One that was removed will not be back: to try again is no use.
+		var gone *batchapi.NotFound
+		if _, err := b.Node(ctx, b.pool, node); errors.As(err, &gone) {
+			return nil, gone
+		}
 		return nil, nodeError(node, err)
 	}
 	switch r.GetCode() {
