@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"strconv"
 	"sync"
 	"time"
@@ -187,19 +185,36 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 
 // jobVersion changes with whatever of a job a client can see, and only with it.
 func jobVersion(j state.JobStatus) batchapi.Version {
-	return versionOf(j.Row.UID, string(j.State), j.Row.Changed, j.Row.Ended)
+	return newVersion().text(j.Row.UID).text(string(j.State)).time(j.Row.Changed).time(j.Row.Ended).sum()
 }
 
-func versionOf(parts ...any) batchapi.Version {
-	h := fnv.New64a()
-	for _, p := range parts {
-		if t, ok := p.(time.Time); ok {
-			p = t.UnixNano()
-		}
-		fmt.Fprintf(h, "%v\x00", p)
+// version is FNV-1a of what makes an object's version; lists make thousands.
+type version uint64
+
+func newVersion() version { return 14695981039346656037 }
+
+func (h version) byte(b byte) version { return (h ^ version(b)) * 1099511628211 }
+
+// text ends with a byte that ids do not have, so that "ab", "c" is not "a", "bc".
+func (h version) text(s string) version {
+	for i := range len(s) {
+		h = h.byte(s[i])
 	}
-	return batchapi.Version(max(h.Sum64()>>1, 1)) // ETags print it as a number
+	return h.byte(0)
 }
+
+func (h version) number(n uint64) version {
+	for range 8 {
+		h = h.byte(byte(n))
+		n >>= 8
+	}
+	return h
+}
+
+func (h version) time(t time.Time) version { return h.number(uint64(t.UnixNano())) }
+
+// sum is never 0, and fits where ETags are read as signed numbers.
+func (h version) sum() batchapi.Version { return batchapi.Version(max(h>>1, 1)) }
 
 func (b *backend) Jobs(ctx context.Context, q batchapi.JobQuery) (out []batchapi.Job, err error) {
 	after, err := cursor(q.After)

@@ -27,13 +27,13 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 	if err != nil {
 		return "", "", err
 	}
-	if v.attempt == nil || len(v.attempt.Parts) == 0 {
+	run := b.taskOf(&v).Run
+	if run.Node == "" {
 		if v.State == job.TaskCompleted {
 			return "", "", &batchapi.Conflict{Code: "TaskFilesCleanedup", Message: "task " + r.Task + " never ran on a node: it has no files"}
 		}
 		return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: "task " + r.Task + " has not started: it has no files yet"}
 	}
-	run := b.runOf(v, v.attempt, 0)
 	return run.Node, run.Folder, nil
 }
 

@@ -45,7 +45,7 @@ func (b *backend) poolOf(c *state.Cluster) batchapi.Pool {
 		}
 	}
 	p.Target = p.Nodes
-	p.Version = versionOf(p.ID, p.Nodes, p.Slots, p.SlotsMax)
+	p.Version = newVersion().text(p.ID).number(uint64(p.Nodes)).number(uint64(p.Slots)).number(uint64(p.SlotsMax)).sum()
 	return p
 }
 

@@ -32,12 +32,14 @@ func bare(t *testing.T) *backend {
 	if err := rows.Begin(1); err != nil {
 		t.Fatal(err)
 	}
-	ctl := control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: func(state.Notice) {}})
+	b := &backend{history: rows, pool: "default"}
+	b.ctl = control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: b.ended})
 	life, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- ctl.Run(life) }()
+	go func() { ended <- b.ctl.Run(life) }()
 	t.Cleanup(func() { stop(); <-ended })
-	return &backend{ctl: ctl, history: rows, pool: "default", life: life}
+	b.life = life
+	return b
 }
 
 // A request of bob's has passed the API's look at his job; by the time that the

@@ -459,6 +459,7 @@ func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
 // notice is called by the applier: it must not block.
 func (u *up) notice(n state.Notice) {
 	u.metrics.notice(n)
+	u.api.ended(n)
 	switch n.Kind {
 	case state.NodeChanged:
 		u.cfg.Log.Info("node changed", "node", n.Node)
