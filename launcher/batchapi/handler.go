@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"gangway/launcher/job"
@@ -70,6 +71,21 @@ func New(c Config) http.Handler {
 type server struct {
 	Config
 	routes []route
+	pages  sync.Pool // of *[]byte: a page has a megabyte
+}
+
+// buffer lends a buffer for an answer; keep takes it back.
+func (s *server) buffer() *[]byte {
+	if b, ok := s.pages.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
+func (s *server) keep(b *[]byte) {
+	if cap(*b) <= 2*maxPageBytes {
+		s.pages.Put(b)
+	}
 }
 
 // call is one request on its way.
@@ -255,6 +271,12 @@ func (c *call) write(status int, v any) {
 	if err != nil { // only a value of a foreign type can fail
 		panic(fmt.Sprintf("batchapi: an answer can't be encoded: %v", err))
 	}
+	c.send(status, b)
+}
+
+// send answers with JSON.
+func (c *call) send(status int, b []byte) {
+	h := c.w.Header()
 	h.Set("Content-Type", contentType)
 	if c.route.ours() {
 		h.Set("Content-Type", "application/json")

@@ -199,6 +199,7 @@ func (c *call) listTasks() error {
 	if err != nil {
 		return err
 	}
+	w := c.taskWriter(j.ID)
 	return writeList(c, lister[Task]{
 		set: "tasks", fields: taskFields(), shown: propertyNames(taskEntity{}),
 		fetch: func(after string, limit int, filter node) ([]Task, error) {
@@ -210,6 +211,7 @@ func (c *call) listTasks() error {
 		},
 		cursor: func(t *Task) string { return t.Cursor },
 		render: func(t *Task) any { return c.renderTask(j.ID, t) },
+		write:  w.write,
 	})
 }
 
