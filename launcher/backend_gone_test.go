@@ -16,15 +16,27 @@ import (
 	"gangway/topology"
 )
 
-// oneCore adds a node of one core that is up.
-func oneCore(t *testing.T, b *backend, name string) {
-	t.Helper()
+// nodeUp is how a node of one core comes.
+func nodeUp(name string) []state.What {
 	total := uint64(1 << 30)
 	n := topology.Node{Hostname: name, Memory: topology.Memory{Total: &total}, Cores: []topology.Core{{PUs: topology.NewCPUSet(0)}},
 		Online: topology.NewCPUSet(0), Allowed: topology.NewCPUSet(0)}
-	for _, what := range []state.What{state.NodeAdded{Node: name}, state.NodeUp{Node: name, Agent: "a", Boot: "b", Topology: n}, state.Inventory{Node: name}} {
+	return []state.What{state.NodeAdded{Node: name}, state.NodeUp{Node: name, Agent: "a", Boot: "b", Topology: n}, state.Inventory{Node: name}}
+}
+
+// ending is how an attempt of one part runs to its end.
+func ending(a *job.AttemptRow, node string, r job.Result) []state.What {
+	r.Range = a.Try.Range
+	return []state.What{state.ShimReady{ID: a.ID, Node: node}, state.ShimStarted{ID: a.ID, Node: node},
+		state.AttemptResult{ID: a.ID, Node: node, Result: r}, state.ShimGone{ID: a.ID, Node: node}}
+}
+
+// must applies events.
+func must(t *testing.T, b *backend, events ...state.What) {
+	t.Helper()
+	for _, what := range events {
 		if err := b.do(t.Context(), what); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%T: %v", what, err)
 		}
 	}
 }
@@ -37,14 +49,7 @@ func runs(t *testing.T, b *backend, jobID, node string, r job.Result) {
 	if err != nil || v.attempt == nil {
 		t.Fatalf("task t of %s has no attempt: %+v, %v", jobID, v, err)
 	}
-	id := v.attempt.ID
-	r.Range = v.attempt.Try.Range
-	for _, what := range []state.What{state.ShimReady{ID: id, Node: node}, state.ShimStarted{ID: id, Node: node},
-		state.AttemptResult{ID: id, Node: node, Result: r}, state.ShimGone{ID: id, Node: node}} {
-		if err := b.do(t.Context(), what); err != nil {
-			t.Fatalf("%T: %v", what, err)
-		}
-	}
+	must(t, b, ending(v.attempt, node, r)...)
 }
 
 // Files are asked of a node that is away (try again), and of one that was removed
@@ -52,7 +57,7 @@ func runs(t *testing.T, b *backend, jobID, node string, r job.Result) {
 func TestFilesOfARemovedNode(t *testing.T) {
 	b := bare(t)
 	b.fleet = agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})
-	oneCore(t, b, "n1")
+	must(t, b, nodeUp("n1")...)
 	url := apiOf(t, b)
 	if _, err := b.submit(t.Context(), job.Spec{ID: "j", Tasks: []job.TaskSpec{{ID: "t", Command: []string{"x"}}}}); err != nil {
 		t.Fatal(err)
@@ -68,12 +73,7 @@ func TestFilesOfARemovedNode(t *testing.T) {
 		}
 	}
 	ask(503, "ServerBusy")
-	if err := b.do(t.Context(), state.NodeDrained{Node: "n1", On: true, Leave: true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.do(t.Context(), state.NodeRemoved{Node: "n1"}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b, state.NodeDrained{Node: "n1", On: true, Leave: true}, state.NodeRemoved{Node: "n1"})
 	ask(404, "NodeNotFound")
 	if got, out := send(t, "DELETE", url+paths[0], "", nil); got != 404 || out["code"] != "NodeNotFound" {
 		t.Errorf("deleting: %d %v", got, out)
@@ -85,7 +85,7 @@ func TestFilesOfARemovedNode(t *testing.T) {
 func TestTasksWithHistory(t *testing.T) {
 	b := bare(t)
 	b.fleet = agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})
-	oneCore(t, b, "n1")
+	must(t, b, nodeUp("n1")...)
 	url := apiOf(t, b)
 	if _, err := b.submit(t.Context(), job.Spec{ID: "j", KeepOpen: true, Tasks: []job.TaskSpec{{ID: "t", Command: []string{"x"}}}}); err != nil {
 		t.Fatal(err)
@@ -115,9 +115,7 @@ func TestTasksWithHistory(t *testing.T) {
 		t.Errorf("explained: %+v, %v", x, err)
 	}
 
-	if err := b.do(t.Context(), state.NodeDrained{Node: "n1", On: true}); err != nil { // so that it waits
-		t.Fatal(err)
-	}
+	must(t, b, state.NodeDrained{Node: "n1", On: true}) // so that it waits
 	if status, out := send(t, "POST", url+"/jobs/j/tasks/t/reactivate", "", nil); status != 204 {
 		t.Fatalf("reactivating: %d %v", status, out)
 	}
