@@ -107,6 +107,10 @@ func TestTasksWithHistory(t *testing.T) {
 	if read := list(); !cmp.Equal(kept, read, cmpopts.EquateEmpty()) || len(b.recalled.young) != 1 {
 		t.Errorf("kept and read differ:\n%s", cmp.Diff(kept, read))
 	}
+	b.recalled = recalled{}
+	if err := b.readAhead(t.Context()); err != nil || len(b.recalled.young) != 1 {
+		t.Errorf("read ahead: %d attempts, %v", len(b.recalled.young), err)
+	}
 	if kept.Run.Node != "n1" || !kept.Run.Started.Equal(at) || kept.Run.Exit == nil || *kept.Run.Exit != 3 || kept.Run.Folder == "" {
 		t.Errorf("%+v", kept.Run)
 	}

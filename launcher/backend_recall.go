@@ -1,7 +1,9 @@
 package launcher
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,6 +133,56 @@ func (b *backend) ended(n state.Notice) {
 	b.recalled.mu.Lock()
 	defer b.recalled.mu.Unlock()
 	b.recalled.put(n.Attempt, p)
+}
+
+// The history is read ahead in pieces with pauses between them: the nodes come
+// back at the same time.
+const (
+	aheadPiece = 500
+	aheadPause = 20 * time.Millisecond
+)
+
+// readAhead fills what is remembered after a start, with the latest jobs' tasks,
+// so that the first to list them does not pay for all.
+func (b *backend) readAhead(ctx context.Context) error {
+	var jobs []state.JobStatus
+	if err := b.read(ctx, func(c *state.Cluster) error { jobs = c.Jobs(); return nil }); err != nil {
+		return err
+	}
+	slices.Reverse(jobs)
+	pause := time.NewTicker(aheadPause)
+	defer pause.Stop()
+	seen := 0
+	for _, j := range jobs {
+		for from := 0; from >= 0 && seen < recallLimit; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-pause.C:
+			}
+			next := -1
+			views := make([]taskView, 0, aheadPiece)
+			if err := b.read(ctx, func(c *state.Cluster) error {
+				c.EachTask(j.Row.UID, from, func(s state.TaskStatus) bool {
+					if len(views) == aheadPiece {
+						next = s.Row.Index
+						return false
+					}
+					views = append(views, viewOf(c, &j, s))
+					return true
+				})
+				return nil
+			}); err != nil {
+				return err
+			}
+			if err := b.recall(views); err != nil {
+				return err
+			}
+			seen += len(views)
+			from = next
+		}
+	}
+	return nil
 }
 
 // recallLimit is half of how many attempts of history are kept: about 10 MiB in

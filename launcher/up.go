@@ -170,6 +170,11 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	}); err != nil {
 		return err
 	}
+	u.group.Go(func() {
+		if err := u.api.readAhead(life); err != nil && life.Err() == nil {
+			cfg.Log.Warn("ended tasks can't be read ahead", "err", err)
+		}
+	})
 	if cfg.Provider != nil {
 		for _, n := range cfg.Provider.Nodes() {
 			if !known[n.Name] {

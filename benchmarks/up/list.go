@@ -50,13 +50,25 @@ func list(ctx context.Context, l *launcher, tasks int) error {
 			return err
 		}
 	}
+	const up = `gangway_nodes{state="up"}`
+	nodes, err := l.gauge(ctx, up)
+	if err != nil {
+		return err
+	}
 	at := time.Now()
 	l.kill()
 	if err := l.start(ctx); err != nil {
 		return err
 	}
 	row("restart with these tasks, until it answers", seconds(time.Since(at)))
-	// Now nothing of what has ended is in memory.
+	// What has ended is not in memory now, but for what was read ahead while the
+	// nodes came back, which is not a page's to pay for.
+	if err := l.wait(ctx, 2*time.Minute, func() (bool, error) {
+		n, err := l.gauge(ctx, up)
+		return n == nodes, err
+	}); err != nil {
+		return err
+	}
 	return pages(ctx, l, "", true)
 }
 
