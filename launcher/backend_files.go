@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"strings"
@@ -26,13 +27,13 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 	if err != nil {
 		return "", "", err
 	}
-	if v.attempt == nil || len(v.attempt.Parts) == 0 {
+	run := b.taskOf(&v).Run
+	if run.Node == "" {
 		if v.State == job.TaskCompleted {
 			return "", "", &batchapi.Conflict{Code: "TaskFilesCleanedup", Message: "task " + r.Task + " never ran on a node: it has no files"}
 		}
 		return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: "task " + r.Task + " has not started: it has no files yet"}
 	}
-	run := b.runOf(v, v.attempt, 0)
 	return run.Node, run.Folder, nil
 }
 
@@ -42,6 +43,11 @@ func (b *backend) ask(ctx context.Context, node, name string, q *wire.FileReques
 	defer cancel()
 	r, err := b.fleet.Files(ctx, node, q)
 	if err != nil {
+		// One that was removed will not be back: to try again is no use.
+		var gone *batchapi.NotFound
+		if _, err := b.Node(ctx, b.pool, node); errors.As(err, &gone) {
+			return nil, gone
+		}
 		return nil, nodeError(node, err)
 	}
 	switch r.GetCode() {

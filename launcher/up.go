@@ -173,6 +173,11 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	}); err != nil {
 		return err
 	}
+	u.group.Go(func() {
+		if err := u.api.readAhead(life); err != nil && life.Err() == nil {
+			cfg.Log.Warn("ended tasks can't be read ahead", "err", err)
+		}
+	})
 	if cfg.Provider != nil {
 		for _, n := range cfg.Provider.Nodes() {
 			if !known[n.Name] {
@@ -237,7 +242,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 	conf := u.ca.ServerTLS()
 	// TLSNextProto below takes HTTP/2 out of the server, so it must not be offered.
 	conf.NextProtos = []string{AgentProtocol, "http/1.1"}
-	remote := &http.Server{Handler: handler, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
+	remote := &http.Server{Handler: handler, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		TLSConfig: conf,
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			AgentProtocol: func(_ *http.Server, c *tls.Conn, _ http.Handler) { u.agent(ctx, c) },
@@ -284,7 +289,7 @@ func (u *up) localServer(handler http.Handler) *http.Server {
 		}
 		handler.ServeHTTP(w, r)
 	}
-	return &http.Server{Handler: http.HandlerFunc(as), ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
+	return &http.Server{Handler: http.HandlerFunc(as), DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			uid, err := auth.PeerUID(c)
 			if err != nil {
@@ -376,12 +381,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 func (u *up) handler() http.Handler {
 	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
 		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
-	mux := http.NewServeMux()
-	join := u.ca.JoinHandler()
-	mux.Handle("POST "+auth.JoinPath, join)
-	mux.Handle("POST "+auth.RenewPath, join)
-	mux.Handle("/", api)
-	return mux
+	return paths(u.ca.JoinHandler(), api)
 }
 
 // keyring is auth's as the API asks it.
@@ -467,6 +467,7 @@ func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
 // notice is called by the applier: it must not block.
 func (u *up) notice(n state.Notice) {
 	u.metrics.notice(n)
+	u.api.ended(n)
 	switch n.Kind {
 	case state.NodeChanged:
 		u.cfg.Log.Info("node changed", "node", n.Node)
