@@ -14,8 +14,8 @@ import (
 
 // Bounds on what a text can make ReadMatrix do.
 const (
-	maxMatrixText     = 4 << 20 // bytes
-	maxMatrixDevices  = 1024
+	maxMatrixText     = 2 << 20 // bytes
+	maxMatrixDevices  = 512
 	maxMatrixWarnings = 50
 )
 
@@ -49,7 +49,7 @@ func (m Matrix) Links() []topology.Link {
 // The result is symmetric: what one row lacks is taken from the other, and of
 // two classes that contradict each other the farther counts, with a warning.
 // Unknown classes are "". It fails on a text without a matrix, on more than
-// 1,024 devices, and with the reader.
+// 512 devices, and with the reader.
 func ReadMatrix(r io.Reader) (Matrix, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxMatrixText+1))
 	if err != nil {
@@ -356,7 +356,8 @@ func cutRow(f []string, columns int) matrixParts {
 func (p *matrixParser) affinities(parts matrixParts, line int, label string) matrixRow {
 	var row matrixRow
 	var f []string
-	for _, s := range parts.rest {
+	// A terminal breaks a list into a few parts; the rest is something else.
+	for _, s := range parts.rest[:min(len(parts.rest), 64)] {
 		// A list that was broken ends in the middle.
 		if k := len(f) - 1; k >= 0 && (strings.HasSuffix(f[k], ",") || strings.HasSuffix(f[k], "-") || strings.HasPrefix(s, ",") || strings.HasPrefix(s, "-")) {
 			f[k] += s
