@@ -65,7 +65,7 @@ func (r *reader) hcaNames() []string {
 		}
 		names = append(names, e.Name())
 	}
-	slices.SortFunc(names, compareNatural)
+	slices.SortFunc(names, compareNames)
 	if len(names) > maxHCAs {
 		r.warn("/sys/"+ibDir, "%d adapters; only the first %d are read", len(names), maxHCAs)
 		names = names[:maxHCAs]
@@ -116,14 +116,14 @@ func (r *reader) hcaAddress(dir string) string {
 		}
 		parts := strings.Split(target, "/")
 		for _, p := range slices.Backward(parts) {
-			if a, ok := pciAddress(p); ok {
+			if a, ok := lowerAddress(p); ok {
 				return a
 			}
 		}
 	}
 	for line := range strings.Lines(r.text(r.sys, "/sys", dir+"/device/uevent")) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PCI_SLOT_NAME="); ok {
-			if a, ok := pciAddress(v); ok {
+			if a, ok := lowerAddress(v); ok {
 				return a
 			}
 			r.warn("/sys/"+dir+"/device/uevent", "expected a PCI address such as 0000:3b:00.0, found %q", clip(v))
@@ -132,8 +132,8 @@ func (r *reader) hcaAddress(dir string) string {
 	return ""
 }
 
-// pciAddress checks the form domain:bus:device.function and lowers its case.
-func pciAddress(s string) (string, bool) {
+// lowerAddress checks the form domain:bus:device.function and lowers its case.
+func lowerAddress(s string) (string, bool) {
 	domain, rest, ok1 := strings.Cut(s, ":")
 	bus, rest, ok2 := strings.Cut(rest, ":")
 	device, function, ok3 := strings.Cut(rest, ".")
@@ -340,7 +340,7 @@ func (r *reader) portNetdev(hca, port string, number int) string {
 			match = append(match, e.Name())
 		}
 	}
-	slices.SortFunc(match, compareNatural)
+	slices.SortFunc(match, compareNames)
 	switch {
 	case len(match) > 0:
 		return match[0]
@@ -402,9 +402,9 @@ func (r *reader) counters(port string) map[string]uint64 {
 	return out
 }
 
-// compareNatural orders names with their numbers as numbers: mlx5_2 before
+// compareNames orders names with their numbers as numbers: mlx5_2 before
 // mlx5_10.
-func compareNatural(a, b string) int {
+func compareNames(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		i, j := digits(x), digits(y)

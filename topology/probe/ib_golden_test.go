@@ -110,7 +110,7 @@ func textFiles(s string) map[string]string {
 
 func goldenDump(t *testing.T, file string) {
 	root := t.TempDir()
-	sys := unpack(t, file, root)
+	sys := unpackAt(t, file, root)
 	if _, err := fs.Stat(sys, ibDir); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("no adapters in the recording")
 	}
@@ -148,8 +148,8 @@ func goldenDump(t *testing.T, file string) {
 	compareLstopo(t, top, n)
 }
 
-// unpack writes a recording below root, and returns its /sys from memory.
-func unpack(t *testing.T, file, root string) fs.FS {
+// unpackAt writes a recording below root, and returns its /sys from memory.
+func unpackAt(t *testing.T, file, root string) fs.FS {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {

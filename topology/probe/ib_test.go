@@ -11,8 +11,8 @@ import (
 	"gangway/topology"
 )
 
-// tree makes a file system of paths and contents; "-> x" is a link.
-func tree(files map[string]string) fstest.MapFS {
+// sysFiles makes a file system of paths and contents; "-> x" is a link.
+func sysFiles(files map[string]string) fstest.MapFS {
 	m := fstest.MapFS{}
 	for p, s := range files {
 		f := &fstest.MapFile{Data: []byte(s), Mode: 0o644}
@@ -27,7 +27,7 @@ func tree(files map[string]string) fstest.MapFS {
 func TestRoCE(t *testing.T) {
 	const dev = "devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/"
 	const hca = dev + "infiniband/mlx5_bond_0/"
-	n := adapters(tree(map[string]string{
+	n := adapters(sysFiles(map[string]string{
 		"class/infiniband/mlx5_bond_0":          "-> ../../" + strings.TrimSuffix(hca, "/"),
 		"class/infiniband/abi_version":          "1\n",
 		dev + "numa_node":                       "1\n",
@@ -85,17 +85,17 @@ func TestBadAdapterFiles(t *testing.T) {
 		"class/infiniband/mlx5_0/ports/1/gids/0":           "fe80:0000:0000:0000:0c42:a103:00b3:2f7e",
 		"class/infiniband/mlx5_0/ports/1/counters/a_count": "1",
 	}
-	if w := adapters(tree(good)).Warnings; len(w) > 0 {
+	if w := adapters(sysFiles(good)).Warnings; len(w) > 0 {
 		t.Fatal(w)
 	}
-	whole := adapters(tree(good)).HCAs
+	whole := adapters(sysFiles(good)).HCAs
 	for bad := range good {
 		files := map[string]string{}
 		for k, v := range good {
 			files[k] = v
 		}
 		files[bad] = "PCI_SLOT_NAME=\x80%!\n"
-		n := adapters(tree(files))
+		n := adapters(sysFiles(files))
 		if len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "/sys/"+bad+":") {
 			t.Errorf("%s: warnings %q", bad, n.Warnings)
 		}
@@ -103,7 +103,7 @@ func TestBadAdapterFiles(t *testing.T) {
 			t.Errorf("%s: %+v", bad, n.HCAs)
 		}
 		delete(files, bad)
-		if n := adapters(tree(files)); len(n.Warnings) > 0 {
+		if n := adapters(sysFiles(files)); len(n.Warnings) > 0 {
 			t.Errorf("without %s: warnings %q", bad, n.Warnings)
 		}
 	}
@@ -130,7 +130,7 @@ func TestPortNetdev(t *testing.T) {
 			for k, v := range base {
 				test.files[k] = v
 			}
-			p := adapters(tree(test.files)).HCAs[0].Ports
+			p := adapters(sysFiles(test.files)).HCAs[0].Ports
 			if got := [2]string{p[0].Netdev, p[1].Netdev}; got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -139,7 +139,7 @@ func TestPortNetdev(t *testing.T) {
 }
 
 func TestAdapterOrder(t *testing.T) {
-	n := adapters(tree(map[string]string{
+	n := adapters(sysFiles(map[string]string{
 		"class/infiniband/mlx5_10/fw_ver": "1", "class/infiniband/mlx5_2/fw_ver": "1", "class/infiniband/hfi1_0/fw_ver": "1", "class/infiniband/scif0/fw_ver": "1",
 	}))
 	var got []string
@@ -167,7 +167,7 @@ func FuzzAdapter(f *testing.F) {
 			"ports/1/link_layer", "ports/1/rate", "ports/1/lid", "ports/1/gids/0", "ports/1/gid_attrs/ndevs/0", "ports/1/counters/c", "device/net/ib0/dev_id"} {
 			files[dir+f] = s
 		}
-		n := adapters(tree(files))
+		n := adapters(sysFiles(files))
 		for _, h := range n.HCAs {
 			if len(h.Ports) > 1 {
 				t.Errorf("%+v", h)
