@@ -1,5 +1,4 @@
-// Package golden finds the recorded machines and results that tests compare
-// with.
+// Package golden finds the recorded data that golden tests compare with.
 package golden
 
 import (
@@ -8,47 +7,40 @@ import (
 	"testing"
 )
 
-// Dir returns a folder of the reference data: below the folder that the
-// environment variable GANGWAY_DATA names, else below ../shared/data beside the
-// module. It skips the test, saying so, where that is absent.
+// Variable names the folder of recorded data, in place of ../shared/data
+// beside the source tree.
+const Variable = "GANGWAY_DATA"
+
+// Dir returns a folder of the recorded data; it skips the test where the
+// folder is absent.
 func Dir(t testing.TB, sub string) string {
 	t.Helper()
-	root := os.Getenv("GANGWAY_DATA")
+	root := os.Getenv(Variable)
 	if root == "" {
-		at, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-				break
-			}
-			up := filepath.Dir(at)
-			if up == at {
-				t.Fatal("no go.mod above the test's directory")
-			}
-			at = up
-		}
-		root = filepath.Join(at, "..", "shared", "data")
+		root = filepath.Join(sourceRoot(t), "..", "shared", "data")
 	}
 	dir := filepath.Join(root, sub)
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		t.Skipf("no reference data at %s", dir)
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		t.Skipf("no recorded data in %s: %s can name another folder", dir, Variable)
 	}
 	return dir
 }
 
-// Files returns the files of a folder of the reference data that match the
-// pattern, and skips the test, saying so, when there is none.
-func Files(t testing.TB, sub, pattern string) []string {
+// sourceRoot is the nearest folder upwards that has a go.mod.
+func sourceRoot(t testing.TB) string {
 	t.Helper()
-	dir := Dir(t, sub)
-	files, err := filepath.Glob(filepath.Join(dir, pattern))
+	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) == 0 {
-		t.Skipf("no %s in %s", pattern, dir)
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			t.Fatal("no go.mod above the package's folder")
+		}
+		dir = up
 	}
-	return files
 }

@@ -55,6 +55,9 @@ func (r *reader) cores(n *topology.Node) {
 		dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
 		c := topology.Core{Index: -1, Package: -1, NUMA: numaOf(n.NUMA, cpu)}
 		siblings, ok := r.sysCPUs(dir+"thread_siblings_list", dir+"thread_siblings")
+		if !ok { // the newer names
+			siblings, ok = r.sysCPUs(dir+"core_cpus_list", dir+"core_cpus")
+		}
 		if !ok {
 			lost = append(lost, cpu)
 		}
@@ -67,7 +70,10 @@ func (r *reader) cores(n *topology.Node) {
 		p, known := packageOf[cpu]
 		if !known {
 			if p, known = r.sysInt(dir + "physical_package_id"); known {
-				members, _ := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+				members, ok := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+				if !ok {
+					members, _ = r.sysCPUs(dir+"package_cpus_list", dir+"package_cpus")
+				}
 				members = members.Intersect(n.Online)
 				for _, m := range members.Slice() {
 					packageOf[m] = p

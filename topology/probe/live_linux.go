@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -13,11 +14,10 @@ import (
 // Live probes this machine as this process sees it. It takes a few
 // milliseconds and starts nothing.
 func Live() (topology.Node, error) {
-	ifaces, warning := liveInterfaces()
-	n, err := Node(Source{
-		Sys: newKernelFS("/sys"), Proc: newKernelFS("/proc"), Root: newKernelFS("/"),
-		Interfaces: ifaces, Arch: runtime.GOARCH, ShmBytes: shmFree(),
-	})
+	src := liveSource()
+	var warning string
+	src.Interfaces, warning = liveInterfaces()
+	n, err := Node(src)
 	if err != nil {
 		return n, err
 	}
@@ -29,6 +29,16 @@ func Live() (topology.Node, error) {
 	}
 	return n, nil
 }
+
+func liveSource() Source {
+	return Source{
+		Sys: newKernelFS("/sys"), Proc: newKernelFS("/proc"), Root: newKernelFS("/"),
+		Arch: runtime.GOARCH, ShmBytes: shmFree(),
+	}
+}
+
+// Record writes a record of this machine; see RecordFrom.
+func Record(w io.Writer, also ...func(Source)) error { return RecordFrom(w, liveSource(), also...) }
 
 func shmFree() *uint64 {
 	var st unix.Statfs_t

@@ -3,6 +3,8 @@
 package probe
 
 import (
+	"errors"
+	"io"
 	"os"
 	"runtime"
 
@@ -29,4 +31,9 @@ func Live() (topology.Node, error) {
 		n.Warnings = append(n.Warnings, warning)
 	}
 	return n, nil
+}
+
+// Record needs sysfs, which only Linux has.
+func Record(io.Writer, ...func(Source)) error {
+	return errors.New("machines are recorded on Linux only, not on " + runtime.GOOS)
 }

@@ -14,7 +14,10 @@ import (
 // memFS is a recorded tree held in memory. Unlike the file systems of the
 // standard library it follows symbolic links as the kernel does, also those
 // that leave the part it was narrowed to: /sys/class links to /sys/devices.
-type memFS struct{ root, base *memNode }
+type memFS struct {
+	root, base *memNode
+	nodes      *int // in the tree, to bound what a hostile record takes
+}
 
 type memNode struct {
 	name   string
@@ -31,7 +34,7 @@ const maxHops = 40
 func newMemFS() *memFS {
 	root := &memNode{name: ".", mode: fs.ModeDir | 0o755, kids: map[string]*memNode{}}
 	root.parent = root
-	return &memFS{root, root}
+	return &memFS{root, root, new(int)}
 }
 
 // add puts a node at a path, with the directories above it. What stood there
@@ -43,7 +46,8 @@ func (m *memFS) add(name string, n memNode) bool {
 	if name == "" {
 		return n.mode.IsDir()
 	}
-	if !fs.ValidPath(name) {
+	const longest = 4096 // the kernel's limit
+	if len(name) > longest || *m.nodes > maxEntries || !fs.ValidPath(name) {
 		return false
 	}
 	parts := strings.Split(name, "/")
@@ -52,6 +56,7 @@ func (m *memFS) add(name string, n memNode) bool {
 		if next == nil {
 			next = &memNode{name: p, parent: at, mode: fs.ModeDir | 0o755, kids: map[string]*memNode{}}
 			at.kids[p] = next
+			*m.nodes++
 		}
 		if !next.mode.IsDir() {
 			return false
@@ -67,6 +72,7 @@ func (m *memFS) add(name string, n memNode) bool {
 		n.kids = map[string]*memNode{}
 	}
 	at.kids[last] = &n
+	*m.nodes++
 	return true
 }
 
@@ -189,7 +195,7 @@ func (m *memFS) Sub(dir string) (fs.FS, error) {
 	if !n.mode.IsDir() {
 		return nil, &fs.PathError{Op: "sub", Path: dir, Err: syscall.ENOTDIR}
 	}
-	return &memFS{m.root, n}, nil
+	return &memFS{m.root, n, m.nodes}, nil
 }
 
 func (n *memNode) entries() []fs.DirEntry {

@@ -50,9 +50,12 @@ func Node(src Source) (topology.Node, error) {
 	r.memory(&n)
 	r.numa(&n)
 	r.cores(&n)
+	r.dies(&n)
+	r.kinds(&n)
 	r.caches(&n)
 	r.limits(&n)
 	r.interfaces(&n, src.Interfaces)
+	r.pci(&n)
 	r.hcas(&n)
 	n.Warnings = r.warnings
 	return n, nil
