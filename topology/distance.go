@@ -80,7 +80,7 @@ func Near(n Node, pus CPUSet, device string) Proximity {
 type spot struct {
 	name string   // GPUn or HCA name if it is one, as Links has it
 	host string   // root bus; "" unknown
-	path []string // bridges above it, nearest first
+	path []string // itself, and the bridges above it, nearest first
 	pci  string
 	numa int // -1 unknown
 	cpus CPUSet
@@ -190,11 +190,12 @@ func (a *atlas) spot(name, address string, numa int, cpus CPUSet) spot {
 		if s.host == "" {
 			s.host = d.Host
 		}
-		// A tree that was read wrongly may have a cycle.
-		if d.Parent == "" || d.Parent == address || slices.Contains(s.path, d.Parent) {
+		s.path = append(s.path, d.Address)
+		// A tree that was read wrongly may have a cycle: it tells nothing.
+		if slices.Contains(s.path, d.Parent) {
+			s.path, s.host = nil, ""
 			break
 		}
-		s.path = append(s.path, d.Parent)
 		d, ok = a.pci[d.Parent]
 	}
 	if s.numa < 0 {
@@ -268,7 +269,7 @@ func between(p, q spot) Class {
 			down := slices.Index(q.path, bridge)
 			switch {
 			case down < 0:
-			case up <= 1 && down <= 1:
+			case up <= 2 && down <= 2: // at most a port of the switch between
 				return ClassPIX
 			default:
 				return ClassPXB

@@ -38,16 +38,28 @@ func (r *reader) hcas(n *topology.Node) {
 		if link, err := fs.ReadLink(r.sys, dir+"/device/driver"); err == nil {
 			h.Driver = path.Base(link)
 		}
-		if v, ok := r.sysInt(dir + "/device/numa_node"); ok && v >= 0 {
-			h.NUMA = v
-		}
-		if set, ok := r.sysCPUs(dir+"/device/local_cpulist", dir+"/device/local_cpus"); ok {
-			h.CPUs = set.Intersect(n.Online)
-		}
+		r.hcaLocality(n, &h, dir)
 		for _, p := range r.numbers(dir + "/ports") {
 			h.Ports = append(h.Ports, r.hcaPort(dir, p))
 		}
 		n.HCAs = append(n.HCAs, h)
+	}
+}
+
+// hcaLocality is the PCI device's, or is read from the files of adapters that
+// are no PCI devices.
+func (r *reader) hcaLocality(n *topology.Node, h *topology.HCA, dir string) {
+	for _, d := range n.PCI {
+		if d.Address == h.PCI {
+			h.NUMA, h.CPUs = d.NUMA, d.CPUs
+			return
+		}
+	}
+	if v, ok := r.sysInt(dir + "/device/numa_node"); ok && v >= 0 {
+		h.NUMA = v
+	}
+	if set, ok := r.sysCPUs(dir+"/device/local_cpulist", dir+"/device/local_cpus"); ok {
+		h.CPUs = set.Intersect(n.Online)
 	}
 }
 
