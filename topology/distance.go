@@ -196,7 +196,10 @@ func (a *atlas) spot(name, address string, numa int, cpus CPUSet) spot {
 			s.path, s.host = nil, ""
 			break
 		}
-		d, ok = a.pci[d.Parent]
+		parent := d.Parent
+		if d, ok = a.pci[parent]; !ok && parent != "" {
+			s.path = append(s.path, parent)
+		}
 	}
 	if s.numa < 0 {
 		s.numa = a.numaOf(s.cpus)
