@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -17,12 +18,20 @@ import (
 
 func newProbeCommand(a *app) *cobra.Command {
 	f := &runFlags{}
+	var from string
 	c := &cobra.Command{
 		Use:   "probe",
 		Short: "Show a machine: sockets, NUMA nodes, caches, cores, memory, networks, limits",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.given = cmd.Flags().Changed
+			if from != "" {
+				n, err := probe.From(from)
+				if err != nil {
+					return err
+				}
+				return a.printNodes([]named{{node: n}})
+			}
 			if f.hosts == "" && !f.given("hosts") {
 				n, err := probe.Live()
 				if err != nil {
@@ -38,7 +47,26 @@ func newProbeCommand(a *app) *cobra.Command {
 	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
 	fl.StringVar(&f.base, "tmpdir", "", "see gangway run")
+	fl.StringVar(&from, "from", "", "show the machine of a record, a dump of /sys and /proc, hwloc's XML or a synthetic description instead")
+	c.MarkFlagsMutuallyExclusive("from", "hosts")
+	c.AddCommand(newProbeRecordCommand(a))
 	return c
+}
+
+func newProbeRecordCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "record > FILE",
+		Short: "Write what the probe reads of this machine to a file that probe --from reads, without names, addresses and serial numbers",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if f, ok := a.stdout.(*os.File); ok {
+				if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+					return errors.New("the record is an archive, not text: send it to a file (gangway probe record > FILE)")
+				}
+			}
+			return probe.Record(a.stdout)
+		},
+	}
 }
 
 type named struct {

@@ -71,11 +71,11 @@ func TestMap(t *testing.T) {
 			want: []string{"cpus 0 numa 0 threads 1", "cpus 1 numa 0 threads 1", "cpus 2 numa 0 threads 1", "cpus 3 numa 0 threads 1"}},
 		{name: "all PUs of a core", node: two, granted: "0-15", ranks: 2, each: 4, mode: bind.Core,
 			want: []string{"cpus 0-3,8-11 numa 0 threads 4", "cpus 4-7,12-15 numa 1 threads 4"}},
-		{name: "granted PUs only", node: two, granted: "1,9,12", ranks: 2,
+		{name: "granted PUs only", node: two, granted: "1,9,12", ranks: 2, mode: bind.Core,
 			want: []string{"cpus 1,9 numa 0 threads 1", "cpus 12 numa 1 threads 1"}},
-		{name: "no straddling where avoidable", node: odd, granted: "0-5", ranks: 2, each: 2,
+		{name: "no straddling where avoidable", node: odd, granted: "0-5", ranks: 2, each: 2, mode: bind.Core,
 			want: []string{"cpus 0-1 numa 0 threads 2", "cpus 3-4 numa 1 threads 2"}},
-		{name: "straddling where not", node: odd, granted: "0-5", ranks: 3, each: 2,
+		{name: "straddling where not", node: odd, granted: "0-5", ranks: 3, each: 2, mode: bind.Core,
 			want: []string{"cpus 0-1 numa 0 threads 2", "cpus 2-3 numa 0-1 threads 2", "cpus 4-5 numa 1 threads 2"}},
 		{name: "numa", node: two, granted: "0-2,4,8-10,12", ranks: 2, mode: bind.NUMA,
 			want: []string{"cpus 0-2,8-10 numa 0 threads 1", "cpus 0-2,8-10 numa 0 threads 1"}},
@@ -85,9 +85,9 @@ func TestMap(t *testing.T) {
 			want: []string{"unbound threads 3", "unbound threads 3"}},
 		{name: "oversubscribed", node: one, granted: "0-1", ranks: 5, over: true,
 			want: []string{"cpus 0 numa 0 threads 1", "cpus 0 numa 0 threads 1", "cpus 0 numa 0 threads 1", "cpus 1 numa 0 threads 1", "cpus 1 numa 0 threads 1"}},
-		{name: "oversubscribed, more threads than cores", node: one, granted: "1-2", ranks: 2, each: 4, over: true,
+		{name: "oversubscribed, more threads than cores", node: one, granted: "1-2", ranks: 2, each: 4, over: true, mode: bind.Core,
 			want: []string{"cpus 1-2 numa 0 threads 2", "cpus 1-2 numa 0 threads 2"}},
-		{name: "oversubscribe not needed", node: one, granted: "0-3", ranks: 2, over: true,
+		{name: "oversubscribe not needed", node: one, granted: "0-3", ranks: 2, over: true, mode: bind.Core,
 			want: []string{"cpus 0 numa 0 threads 1", "cpus 1 numa 0 threads 1"}},
 		{name: "node without memory", node: memless, granted: "0-3", ranks: 2, each: 2,
 			want: []string{"cpus 0-1 numa 0 threads 2", "cpus 2-3 threads 2"}},
@@ -126,7 +126,7 @@ func TestMap(t *testing.T) {
 // TestMapProperties: places stay within the grant, are the same every time,
 // and do not meet unless the ranks are oversubscribed.
 func TestMapProperties(t *testing.T) {
-	modes := []bind.Mode{"", bind.Auto, bind.Core, bind.NUMA, bind.Socket}
+	modes := []bind.Mode{bind.Core, bind.NUMA, bind.Socket}
 	rapid.Check(t, func(t *rapid.T) {
 		n := node(rapid.IntRange(1, 3).Draw(t, "packages"), rapid.IntRange(1, 3).Draw(t, "numa"),
 			rapid.IntRange(1, 6).Draw(t, "cores"), rapid.IntRange(1, 2).Draw(t, "smt"))
@@ -186,7 +186,7 @@ func TestMapAvoidsStraddling(t *testing.T) {
 			t.Skip("no NUMA node holds a rank")
 		}
 		ranks := rapid.IntRange(1, room).Draw(t, "ranks")
-		places, err := bind.Map(bind.Request{Node: n, Granted: granted, Ranks: ranks, CoresPerRank: each})
+		places, err := bind.Map(bind.Request{Node: n, Granted: granted, Ranks: ranks, CoresPerRank: each, Mode: bind.Core})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,6 +60,8 @@ func (r *reader) cores(n *topology.Node) {
 		}
 		if !ok {
 			lost = append(lost, cpu)
+		} else if !siblings.Has(cpu) {
+			r.warn("/sys/"+dir+"thread_siblings_list", "cpu %d is not in its own core, which has %q", cpu, siblings)
 		}
 		// A PU that another core has already, or a list that leaves out its
 		// own cpu, must not make a PU belong to two cores or to none.
@@ -138,15 +140,14 @@ func (r *reader) caches(n *topology.Node) {
 
 func (r *reader) cacheSize(path string) *uint64 {
 	s, ok := r.read(r.sys, "/sys", path)
-	if !ok || s == "" || s == "0K" { // firmware that does not know
+	if !ok || s == "0K" { // firmware that does not know
 		return nil
 	}
 	digits, unit := s, uint64(1)
-	switch s[len(s)-1] {
-	case 'K':
-		digits, unit = s[:len(s)-1], 1<<10
-	case 'M':
-		digits, unit = s[:len(s)-1], 1<<20
+	if d, ok := strings.CutSuffix(s, "K"); ok {
+		digits, unit = d, 1<<10
+	} else if d, ok := strings.CutSuffix(s, "M"); ok {
+		digits, unit = d, 1<<20
 	}
 	v, err := strconv.ParseUint(digits, 10, 40)
 	if err != nil {

@@ -76,7 +76,7 @@ func Read(in io.Reader) (topology.Node, error) {
 	}
 	defer done()
 	head, err := br.Peek(sniffed)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if len(head) == 0 && err != nil && !errors.Is(err, io.EOF) {
 		return topology.Node{}, err
 	}
 	switch {
@@ -102,7 +102,7 @@ func Read(in io.Reader) (topology.Node, error) {
 		return ReadNCCL(br)
 	}
 	if bytes.HasPrefix(text, []byte("<")) {
-		return foreign(foreignXML, io.LimitReader(br, maxDump))
+		return ReadHwlocXML(io.LimitReader(br, maxDump))
 	}
 	if bytes.HasPrefix(text, []byte("{")) {
 		return fromJSON(br)
@@ -139,7 +139,7 @@ func fromText(s string) (n topology.Node, ok bool, err error) {
 	if !regexp.MustCompile(`^[\[(]*[A-Za-z0-9]+(\([^)]*\))?:[0-9]`).MatchString(s) || strings.ContainsAny(s, "/\\\n") {
 		return topology.Node{}, false, nil
 	}
-	n, err = foreign(foreignSynthetic, strings.NewReader(s))
+	n, err = Synthetic(s)
 	return n, true, err
 }
 
@@ -195,7 +195,7 @@ func dumpRoot(fsys fs.FS) (fs.FS, error) {
 	const mostFolders = 100
 	level := []string{"."}
 	for range 3 {
-		var below []string
+		var below, found []string
 		for _, dir := range level {
 			list, err := fs.ReadDir(fsys, dir)
 			if err != nil {
@@ -206,14 +206,22 @@ func dumpRoot(fsys fs.FS) (fs.FS, error) {
 					continue
 				}
 				if e.Name() == "sys" || e.Name() == "proc" {
-					return fs.Sub(fsys, dir)
+					found = append(found, dir)
+					break
 				}
 				if len(below) < mostFolders {
 					below = append(below, path.Join(dir, e.Name()))
 				}
 			}
 		}
-		level = below
+		switch len(found) {
+		case 0:
+			level = below
+		case 1:
+			return fs.Sub(fsys, found[0])
+		default:
+			return nil, fmt.Errorf("there are several machines in it, such as %s and %s: name one", found[0], found[1])
+		}
 	}
 	return nil, errors.New("there is no folder sys or proc in it")
 }

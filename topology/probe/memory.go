@@ -41,6 +41,9 @@ func (r *reader) meminfo(file, text, key string) *uint64 {
 		r.warn(file, "%s expected a number of kB, found %q", key, clip(strings.TrimSpace(rest)))
 		return nil
 	}
+	if key == "MemTotal:" { // the others are not in every kernel
+		r.warn(file, "there is no %s in it", key)
+	}
 	return nil
 }
 

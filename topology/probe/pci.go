@@ -73,6 +73,7 @@ func (r *reader) pci(n *topology.Node) {
 		return
 	}
 	found := make(map[string]*pciNode, len(list))
+	var unknown []string // class
 	for _, e := range list {
 		at, ok := parsePCI(e.Name())
 		if !ok {
@@ -84,9 +85,23 @@ func (r *reader) pci(n *topology.Node) {
 		if link, err := fs.ReadLink(r.sys, pciDir+"/"+d.Address); err == nil {
 			d.Host, d.Parent, d.linked = pciParent(link)
 		}
+		found[d.Address] = d
 		if d.Class, ok = r.pciClass(d.Address); ok {
 			d.keep = pciOfInterest(d.Class)
-			found[d.Address] = d
+		} else {
+			unknown = append(unknown, d.Address)
+		}
+	}
+	// What has devices below it is a bridge, whether it says so or not.
+	bridges := map[string]bool{}
+	for _, d := range found {
+		bridges[d.Parent] = true
+	}
+	for _, address := range unknown {
+		if bridges[address] {
+			found[address].Class = 0x060400
+		} else {
+			delete(found, address)
 		}
 	}
 	r.pciUnlinked(found)
@@ -204,7 +219,7 @@ func (r *reader) pciClass(address string) (uint32, bool) {
 	}
 	config, err := fs.ReadFile(r.sys, pciDir+"/"+address+"/config")
 	if err != nil || len(config) < 0x0c {
-		r.warn("/sys/"+file, "no class: the device is left out")
+		r.warn("/sys/"+file, "no class: the device is left out, unless others are below it")
 		return 0, false
 	}
 	return uint32(config[0x0b])<<16 | uint32(config[0x0a])<<8 | uint32(config[0x09]), true

@@ -124,7 +124,7 @@ func TestDefects(t *testing.T) {
 		{"broken core_id", func(s, p map[string]string) { s["devices/system/cpu/cpu0/topology/core_id"] = "" },
 			"cpu0/topology/core_id: expected a number", func(n topology.Node) bool { return len(n.Cores) == 2 }},
 		{"siblings leave themselves out", func(s, p map[string]string) { s["devices/system/cpu/cpu0/topology/thread_siblings_list"] = "1" },
-			"", func(n topology.Node) bool { return len(n.Cores) >= 2 }},
+			"cpu 0 is not in its own core", func(n topology.Node) bool { return len(n.Cores) >= 2 }},
 		{"no caches", func(s, p map[string]string) {
 			for name := range s {
 				if strings.Contains(name, "/cache/") {

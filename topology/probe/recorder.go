@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path"
 	"strings"
-	"syscall"
 )
 
 // recorder is a file system that keeps what is read through it: contents, links
@@ -128,7 +127,12 @@ func (r *recorder) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	if st.IsDir() {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+		list, err := r.ReadDir(name)
+		if err != nil {
+			return nil, err
+		}
+		dir := &memNode{name: path.Base(name), mode: fs.ModeDir | 0o755}
+		return &memFile{node: dir, path: name, listing: list, listed: true}, nil
 	}
 	b, err := r.ReadFile(name)
 	if err != nil {

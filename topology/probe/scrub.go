@@ -52,9 +52,12 @@ func newScrubber() *scrubber {
 		}},
 		// GIDs and GUIDs: eight or four groups of four digits. The subnet's
 		// prefix stays; an IPv4 address in a GID stays one.
-		{regexp.MustCompile(`(?i)\b([0-9a-f]{4}:){7}[0-9a-f]{4}\b`), func(s *scrubber, found string) string {
+		{regexp.MustCompile(`(?i)\b[0-9a-f]{4}(:[0-9a-f]{4}){3}((:[0-9a-f]{4}){4})?\b`), func(s *scrubber, found string) string {
+			if len(found) == len(zeroGUID) {
+				return s.guid(found)
+			}
 			prefix, id := found[:19], found[20:]
-			if prefix != "fe80:0000:0000:0000" && prefix != zeroGUID {
+			if prefix != "fe80:0000:0000:0000" {
 				prefix = s.guid(prefix)
 			}
 			if strings.HasPrefix(id, "0000:ffff:") {
@@ -62,7 +65,6 @@ func newScrubber() *scrubber {
 			}
 			return prefix + ":" + s.guid(id)
 		}},
-		{regexp.MustCompile(`(?i)\b([0-9a-f]{4}:){3}[0-9a-f]{4}\b`), (*scrubber).guid},
 		{regexp.MustCompile(`(?i)\b([0-9a-f]{2}:){5,}[0-9a-f]{2}\b`), func(s *scrubber, found string) string {
 			if strings.Trim(found, "0:") == "" {
 				return found
