@@ -145,5 +145,8 @@ func renderNode(w io.Writer, n named) error {
 	if n.name != "" {
 		fmt.Fprintf(w, "%s:\n", n.name)
 	}
-	return topology.Render(w, n.node)
+	if err := topology.Render(w, n.node); err != nil {
+		return err
+	}
+	return renderDistances(w, n.node)
 }
