@@ -281,7 +281,7 @@ func (e *element) health(h *topology.Health, r *Result) {
 		c := int(*t)
 		h.TemperatureC = &c
 	}
-	if w := read(e, r, number, "gpu_power_readings/instant_power_draw", "gpu_power_readings/power_draw", "gpu_power_readings/average_power_draw", "power_readings/power_draw"); w != nil && *w >= 0 && *w < 1e5 {
+	if w := read(e, r, number, "gpu_power_readings/power_draw", "gpu_power_readings/average_power_draw", "gpu_power_readings/instant_power_draw", "power_readings/power_draw"); w != nil && *w >= 0 && *w < 1e5 {
 		mw := uint64(*w*1000 + 0.5)
 		h.PowerMilliW = &mw
 	}
