@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"gangway/launcher"
+	"gangway/nodeagent"
 	"gangway/topology"
 	"gangway/topology/probe"
 )
@@ -28,6 +30,8 @@ func newProbeCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				exe, _ := os.Executable() // "": the helper is looked for in PATH
+				nodeagent.ProbeGPUs(cmd.Context(), &n, nodeagent.GPUSource{}, exe)
 				return a.printNodes([]named{{node: n}})
 			}
 			return a.probeHosts(cmd.Context(), f)

@@ -21,6 +21,12 @@ func (f *Fleet) handle(node string, m *wire.AgentMessage) error {
 			return err
 		}
 		f.cfg.Inbox.Post(state.NodeClaims{Node: node, Claims: claims})
+	case *wire.AgentMessage_NodeUpdate:
+		var topo topology.Node
+		if err := json.Unmarshal(m.NodeUpdate.GetNodeJson(), &topo); err != nil {
+			return fmt.Errorf("the agent's new description of its node can't be read: %w", err)
+		}
+		f.cfg.Inbox.Post(state.NodeProbed{Node: node, Topology: topo, GPUs: topo.GPUSlotIDs()})
 	case *wire.AgentMessage_ShimGone:
 		f.cfg.Inbox.Post(state.ShimGone{ID: m.ShimGone.GetId(), Node: node, Why: m.ShimGone.GetReason()})
 	case *wire.AgentMessage_Error:
