@@ -122,6 +122,7 @@ type gpus struct {
 	began    time.Time
 	next     time.Time // when to ask again
 	last     gpu.Result
+	ever     gpu.Result // all GPUs that were seen in this agent's life
 	pids     []int // of programs that run, and of those that can't be ended
 	greeters []chan *wire.Hello
 	held     []func() // programs to be started when a sweep is over
@@ -183,25 +184,28 @@ func (g *gpus) answer(a *agent, m gpu.Machine, r gpu.Result) {
 			a.cfg.Log.Warn("GPUs", "what", w)
 		}
 	}
-	gone := gpu.Lost(g.last, r)
+	gone := gpu.Lost(g.ever, r)
 	for _, w := range gone {
-		a.cfg.Log.Warn("GPUs", "what", w)
+		if !slices.Contains(g.last.Warnings, w) {
+			a.cfg.Log.Warn("GPUs", "what", w)
+		}
 	}
-	if len(g.last.GPUs) > 0 && r.Source == "" {
+	r.Warnings = append(slices.Clone(r.Warnings), gone...)
+	if r.Source != "" {
+		g.ever.Source = r.Source
+		for _, x := range r.GPUs {
+			if !slices.ContainsFunc(g.ever.GPUs, func(y topology.GPU) bool { return y.UUID == x.UUID && y.PCI == x.PCI }) {
+				g.ever.GPUs = append(g.ever.GPUs, x)
+			}
+		}
+	} else if len(g.last.GPUs) > 0 {
 		// Nobody speaks for them now, so nobody is to be given any.
 		r.GPUs, r.Links = slices.Clone(g.last.GPUs), g.last.Links
 		for i := range r.GPUs {
 			r.GPUs[i].Health.Problem = "the driver does not answer any more: look at the kernel's log for Xid"
 		}
 	}
-	kept := r
-	r.Warnings = append(slices.Clone(r.Warnings), gone...)
-	if kept.Source == "" {
-		kept.Source = g.last.Source
-	} else {
-		kept.Warnings = r.Warnings
-	}
-	g.last = kept
+	g.last = r
 	n := g.node
 	gpu.Locate(&n, m.Sys, r)
 	gpu.Merge(&n, r)

@@ -81,7 +81,10 @@ func TestGPUsOfTheNode(t *testing.T) {
 	}
 	// Then the driver fails altogether: nobody is to be given its GPUs.
 	gpufake.Script(t, dir, "nvidia-smi", "echo NVIDIA-SMI has failed; exit 9\n")
-	m = l.wait("an update", func(m *wire.AgentMessage) bool { return m.GetNodeUpdate() != nil })
+	m = l.wait("an update without GPUs to give", func(m *wire.AgentMessage) bool {
+		u := m.GetNodeUpdate()
+		return u != nil && len(nodeOf(t, u.GetNodeJson()).GPUSlotIDs()) == 0
+	})
 	n = nodeOf(t, m.GetNodeUpdate().GetNodeJson())
 	if len(n.GPUs) != 1 || len(n.GPUSlotIDs()) != 0 || !strings.Contains(n.GPUs[0].Health.Problem, "does not answer") {
 		t.Errorf("%+v", n.GPUs)
