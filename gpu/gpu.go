@@ -113,6 +113,9 @@ func probeNVIDIA(ctx context.Context, m Machine, s surveyed) Result {
 		asked = true
 		out, ok = p.smi(ctx, path, s)
 	}
+	if !ok {
+		out.Source = "" // what it said is why it says nothing
+	}
 	if !asked {
 		p.warn("nvidia-smi", "neither %s nor nvidia-smi is on this node's PATH: its NVIDIA GPUs are unknown", HelperName)
 	}

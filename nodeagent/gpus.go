@@ -123,7 +123,7 @@ type gpus struct {
 	next     time.Time // when to ask again
 	last     gpu.Result
 	ever     gpu.Result // all GPUs that were seen in this agent's life
-	pids     []int // of programs that run, and of those that can't be ended
+	pids     []int      // of programs that run, and of those that can't be ended
 	greeters []chan *wire.Hello
 	held     []func() // programs to be started when a sweep is over
 }
