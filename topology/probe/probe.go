@@ -53,6 +53,7 @@ func Node(src Source) (topology.Node, error) {
 	r.caches(&n)
 	r.limits(&n)
 	r.interfaces(&n, src.Interfaces)
+	r.hcas(&n)
 	n.Warnings = r.warnings
 	return n, nil
 }
