@@ -168,7 +168,7 @@ func (k *kfd) memory(dir, dev string) *uint64 {
 			sum = v
 		}
 	}
-	if sum == 0 {
+	if sum == 0 || sum > 1<<50 {
 		return nil
 	}
 	return &sum

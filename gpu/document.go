@@ -41,11 +41,20 @@ func ReadDocument(b []byte) (Document, error) {
 		return Document{}, fmt.Errorf("its output has %d GPUs and %d links, more than a node can have", len(d.GPUs), len(d.Links))
 	}
 	seen := map[int]bool{}
-	for _, g := range d.GPUs {
+	for k := range d.GPUs {
+		g := &d.GPUs[k]
 		if g.Index < 0 || g.Index >= maxGPUs || seen[g.Index] {
 			return Document{}, fmt.Errorf("its output has a GPU with the number %d, twice or out of range", g.Index)
 		}
 		seen[g.Index] = true
+		if pci, ok := Address(g.PCI); ok || g.PCI == "" {
+			g.PCI = pci
+		} else {
+			return Document{}, fmt.Errorf("its output has a GPU at the PCI address %q", clip(g.PCI, 40))
+		}
+		if g.Memory != nil && (*g.Memory == 0 || *g.Memory > 1<<50) {
+			g.Memory = nil
+		}
 		for _, i := range g.MIG {
 			if i.Index < 0 || i.Index >= maxGPUs {
 				return Document{}, fmt.Errorf("its output has a MIG instance with the number %d", i.Index)
