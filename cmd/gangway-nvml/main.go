@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"gangway/gpu"
+	"gangway/gpu/nvml"
 )
 
 // version is set by the build.
@@ -20,7 +21,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gangway-nvml: it takes no arguments; it prints this node's NVIDIA GPUs as JSON")
 		os.Exit(2)
 	}
-	d := ask()
+	d := nvml.Live()
 	d.Schema, d.Version = gpu.DocumentSchema, version
 	if err := json.NewEncoder(os.Stdout).Encode(d); err != nil {
 		fmt.Fprintln(os.Stderr, "gangway-nvml: writing the document:", err)
