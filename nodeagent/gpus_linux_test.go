@@ -91,6 +91,28 @@ func TestGPUsOfTheNode(t *testing.T) {
 	}
 }
 
+// TestGPUClaims: two launchers do not get the same GPU.
+func TestGPUClaims(t *testing.T) {
+	base := tempBase(t)
+	startTestAgent(t, agentConfig(base))
+	one, _ := dial(t, base, "one", 1)
+	first := one.assignment("first", "stay", "0")
+	first.Gpus = []uint32{0, 65536}
+	one.set(first)
+	one.ready("first")
+	two, inv := dial(t, base, "two", 1)
+	if f := inv.GetForeign(); len(f) != 1 || !slices.Equal(f[0].GetGpus(), first.Gpus) {
+		t.Errorf("foreign claims %v", f)
+	}
+	second := two.assignment("second", "stay", "1")
+	second.Gpus = []uint32{65536}
+	two.set(second)
+	m := two.wait("a refusal", func(m *wire.AgentMessage) bool { return m.GetError() != nil })
+	if e := m.GetError(); e.GetCode() != wire.ErrorCode_ERROR_CLAIMED || !strings.Contains(e.GetMessage(), "GPU 65536 is held by") {
+		t.Errorf("%v", e)
+	}
+}
+
 const hangs = `sleep 300 & echo $! $$ > "$(dirname "$0")/pids.new"; mv "$(dirname "$0")/pids.new" "$(dirname "$0")/pids"; trap "" TERM INT; wait
 `
 

@@ -169,7 +169,7 @@ func claimsOf(in []*wire.Claim) ([]job.Claim, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the agent's claim %s: %w", c.GetId(), err)
 		}
-		out = append(out, job.Claim{ID: c.GetId(), Who: c.GetWho(), CPUs: cpus, Memory: c.GetMemoryBytes(), Shared: c.GetShared()})
+		out = append(out, job.Claim{ID: c.GetId(), Who: c.GetWho(), CPUs: cpus, Memory: c.GetMemoryBytes(), GPUs: c.GetGpus(), Shared: c.GetShared()})
 	}
 	return out, nil
 }

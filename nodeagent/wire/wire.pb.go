@@ -1200,7 +1200,8 @@ type Claim struct {
 	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`   // for messages: "job J task T of user@host pid P"
 	Cpus          string                 `protobuf:"bytes,4,opt,name=cpus,proto3" json:"cpus,omitempty"` // list of PU indices, e.g. "0-3,8"
 	MemoryBytes   uint64                 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Shared        bool                   `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"` // oversubscribed: the cores may be claimed again by other shared claims
+	Gpus          []uint32               `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"` // topology.GPUSlot.ID
+	Shared        bool                   `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`    // oversubscribed: the cores may be claimed again by other shared claims
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1269,13 @@ func (x *Claim) GetMemoryBytes() uint64 {
 		return x.MemoryBytes
 	}
 	return 0
+}
+
+func (x *Claim) GetGpus() []uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
 }
 
 func (x *Claim) GetShared() bool {
@@ -2134,7 +2142,7 @@ type Assignment struct {
 	MeshKey          []byte                 `protobuf:"bytes,52,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"` // 32 bytes, the gang's
 	Oversubscribe    bool                   `protobuf:"varint,53,opt,name=oversubscribe,proto3" json:"oversubscribe,omitempty"`
 	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`          // stop before the first process
-	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                           // granted GPU indices
+	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                           // granted: topology.GPUSlot.ID
 	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                                   // the node's name as the user knows it
 	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`              // relative to the agent's task root; output goes to files there; "": it is streamed
 	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                                   // that the task runs as on the node; "": the agent's
@@ -4524,13 +4532,14 @@ const file_wire_proto_rawDesc = "" +
 	"\tShimState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12,\n" +
-	"\x05phase\x18\x03 \x01(\x0e2\x16.gangway.wire.v1.PhaseR\x05phase\"\x92\x01\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x16.gangway.wire.v1.PhaseR\x05phase\"\xa6\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
 	"\x03who\x18\x03 \x01(\tR\x03who\x12\x12\n" +
 	"\x04cpus\x18\x04 \x01(\tR\x04cpus\x12!\n" +
-	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12\x16\n" +
+	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12\x12\n" +
+	"\x04gpus\x18\a \x03(\rR\x04gpus\x12\x16\n" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\"x\n" +
 	"\bShimGone\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
