@@ -32,6 +32,8 @@ type Config struct {
 	Dial  func(ctx context.Context) (net.Conn, error)
 	Log   *slog.Logger
 	Ready func() // called once when the socket accepts
+	// GPUs says how the node's are found; its zero value is this machine's drivers.
+	GPUs GPUSource
 	// Now is the clock for how long task directories are kept (nil: time.Now).
 	Now func() time.Time
 }
@@ -75,6 +77,7 @@ type agent struct {
 	shared     string // see forUsers
 	expiring   bool   // a search for task directories to delete is under way
 	expireNext time.Time
+	gpus       gpus
 }
 
 // event is something that happened to the agent.
@@ -101,9 +104,14 @@ func Run(ctx context.Context, cfg Config) error {
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{},
 		idleFor: idleFirst,
 	}
-	if a.hello, err = makeHello(cfg.Version); err != nil {
+	node, err := probe.Live()
+	if err != nil {
+		return fmt.Errorf("probing this node: %w", err)
+	}
+	if a.hello, err = HelloOf(node, cfg.Version); err != nil {
 		return err
 	}
+	a.gpus.node = node
 	a.bystanders = proc.Children()
 	if os.Geteuid() == 0 {
 		// Shims inherit it, and those of other users can't raise it themselves.
@@ -128,6 +136,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.forker.Close()
 	a.forker.StartReaper()
 	a.adopt(ctx)
+	a.gpus.begin(a)
 	a.accept(ctx, l)
 	if cfg.Listener != nil {
 		a.accept(ctx, cfg.Listener)
@@ -165,14 +174,6 @@ func Run(ctx context.Context, cfg Config) error {
 
 // ErrRunning reports that an agent already serves the directory.
 var ErrRunning = errors.New("another agent of this user runs on this node")
-
-func makeHello(version string) (*wire.Hello, error) {
-	node, err := probe.Live()
-	if err != nil {
-		return nil, fmt.Errorf("probing this node: %w", err)
-	}
-	return HelloOf(node, version)
-}
 
 // HelloOf is an agent's first message for a probed node.
 func HelloOf(node topology.Node, version string) (*wire.Hello, error) {
@@ -254,6 +255,7 @@ func (a *agent) run(ctx context.Context) {
 			e(a)
 		case <-tick.C:
 			a.expire(time.Now())
+			a.gpus.tick(a, time.Now())
 			a.dropExpired()
 		}
 		if a.finished(time.Now()) {
@@ -271,7 +273,7 @@ func (a *agent) finished(now time.Time) bool {
 			live++
 		}
 	}
-	busy := a.cfg.Standing || live > 0 || len(a.shims) > 0
+	busy := a.cfg.Standing || a.gpus.waiting() || live > 0 || len(a.shims) > 0
 	if busy {
 		for s := range a.sessions {
 			if s.bye && !a.holds(s.cluster) {

@@ -225,7 +225,7 @@ func (l *launcher) Session(_ context.Context, s *connect.BidiStream[wire.AgentMe
 	}
 	l.in <- first
 	l.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: &wire.Welcome{
-		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage}}})
+		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage, NodeUpdates: true}}})
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	defer l.out.Close()

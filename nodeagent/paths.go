@@ -143,6 +143,9 @@ type entry struct {
 	Memory  uint64 `json:"memory"`
 	Shared  bool   `json:"shared"`
 	Who     string `json:"who"`
+
+	GPUs []uint32 `json:"gpus,omitempty"` // topology.GPUSlot.ID
+
 	Session bool   `json:"session"`
 	Leased  bool   `json:"leased"`
 	Spool   string `json:"spool,omitempty"` // directory, of a user other than the agent's

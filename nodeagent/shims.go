@@ -95,7 +95,7 @@ func (a *agent) foreign(cluster string) []*wire.Claim {
 	for _, sh := range a.sorted() {
 		if sh.e.Cluster != cluster {
 			out = append(out, &wire.Claim{Id: sh.e.ID, Cluster: sh.e.Cluster, Who: sh.e.Who,
-				Cpus: sh.e.CPUs, MemoryBytes: sh.e.Memory, Shared: sh.e.Shared})
+				Cpus: sh.e.CPUs, MemoryBytes: sh.e.Memory, Gpus: sh.e.GPUs, Shared: sh.e.Shared})
 		}
 	}
 	return out
@@ -162,7 +162,16 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		return
 	}
 	for _, sh := range a.sorted() {
-		if sh.e.Cluster == s.cluster || (sh.e.Shared && as.GetShared()) {
+		if sh.e.Cluster == s.cluster {
+			continue
+		}
+		for _, g := range as.GetGpus() {
+			if slices.Contains(sh.e.GPUs, g) {
+				refuse(wire.ErrorCode_ERROR_CLAIMED, fmt.Errorf("GPU %d is held by %s", g, sh.e.Who))
+				return
+			}
+		}
+		if sh.e.Shared && as.GetShared() {
 			continue
 		}
 		held, err := topology.ParseCPUSet(sh.e.CPUs)
@@ -178,7 +187,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		ID: as.GetId(), Cluster: s.cluster, TaskUID: as.GetName().GetTaskUid(),
 		Lo: as.GetName().GetRange().GetLo(), Hi: as.GetName().GetRange().GetHi(),
 		Attempt: as.GetName().GetAttempt(), Epoch: as.GetName().GetEpoch(),
-		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(),
+		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(), GPUs: as.GetGpus(),
 		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
 	if !as.GetPlanOnly() {

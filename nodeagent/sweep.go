@@ -36,11 +36,12 @@ func (a *agent) sweptUp() {
 			a.start(o.s, o.as)
 		}
 	}
+	a.gpus.startHeld()
 }
 
 // spared are the children that a sweep leaves alone.
 func (a *agent) spared() []int {
-	out := slices.Clone(a.bystanders)
+	out := append(slices.Clone(a.bystanders), a.gpus.pids...)
 	for _, sh := range a.shims {
 		if !sh.exited && sh.e.PID > 0 {
 			out = append(out, sh.e.PID)

@@ -27,7 +27,7 @@ func (c Class) Compare(o Class) int {
 }
 
 func (c Class) rank() int {
-	order := []Class{ClassSelf, "NV", ClassPIX, ClassPXB, ClassPHB, ClassNODE, ClassSYS}
+	order := []Class{ClassSelf, "NV", ClassXGMI, ClassPIX, ClassPXB, ClassPHB, ClassNODE, ClassSYS}
 	if c.NVLinks() > 0 {
 		c = "NV"
 	}

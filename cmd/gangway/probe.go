@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/launcher"
+	"gangway/nodeagent"
 	"gangway/topology"
 	"gangway/topology/probe"
 )
@@ -37,6 +38,8 @@ func newProbeCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				exe, _ := os.Executable() // "": the helper is looked for in PATH
+				nodeagent.ProbeGPUs(cmd.Context(), &n, nodeagent.GPUSource{}, exe)
 				return a.printNodes([]named{{node: n}})
 			}
 			return a.probeHosts(cmd.Context(), f)

@@ -215,7 +215,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	h.greeted()
 	hello := first.GetHello()
 	welcome := &wire.Welcome{Protocol: wire.Version, Cluster: f.cfg.Cluster, Epoch: f.cfg.Epoch,
-		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds()), UsageMs: uint32(f.cfg.Usage.Milliseconds())}
+		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds()), UsageMs: uint32(f.cfg.Usage.Milliseconds()), NodeUpdates: true}
 	var topo topology.Node
 	switch {
 	case hello == nil:
@@ -278,7 +278,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	if err != nil {
 		return err
 	}
-	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo})
+	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo, GPUs: topo.GPUSlotIDs()})
 	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
 	beat := time.NewTicker(f.cfg.beat())
 	defer beat.Stop()

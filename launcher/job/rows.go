@@ -105,6 +105,7 @@ type Claim struct {
 	CPUs   topology.CPUSet `json:"cpus"`
 	Memory uint64          `json:"memory,omitempty"` // bytes
 	Shared bool            `json:"shared,omitempty"` // other shared claims may have the same cores
+	GPUs   []uint32        `json:"gpus,omitempty"`   // topology.GPUSlot.ID
 }
 
 // Try is a run of elements that wait for their next attempt.

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,11 @@ func Start(Cmd) (*Process, error) { return nil, unsupported("starting a process"
 
 // Detach is unsupported.
 func Detach(Cmd, string) (*Process, error) { return nil, unsupported("starting a process") }
+
+// Output is unsupported.
+func Output(context.Context, func(Cmd) (*Process, error), Cmd, int64) (stdout, stderr []byte, err error) {
+	return nil, nil, unsupported("running a program")
+}
 
 // Forker does nothing.
 type Forker struct{}
