@@ -154,7 +154,7 @@ func TestRegistryRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := entry{ID: "a", Cluster: "c", TaskUID: "t", Lo: 3, Hi: 9, Attempt: 2, Epoch: 7, NodeDir: "/tmp/gangway-a",
-		PID: 42, CPUs: "0-3", Memory: 1 << 30, Shared: true, Who: "w", Session: true}
+		PID: 42, Start: 4242, CPUs: "0-3", Memory: 1 << 30, Shared: true, Who: "w", Session: true}
 	if err := dir.save(want); err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,19 @@ func startFake(t *testing.T, base, id string) (*exec.Cmd, entry) {
 }
 
 func TestShimWithoutItsPid(t *testing.T) {
-	for name, pid := range map[string]int{"none": 0, "another process's": os.Getpid()} {
+	for name, other := range map[string]func(*testing.T, entry) (int, uint64){
+		"none":              func(*testing.T, entry) (int, uint64) { return 0, 0 },
+		"another process's": func(*testing.T, entry) (int, uint64) { return os.Getpid(), 0 },
+		"one of its own programs'": func(t *testing.T, e entry) (int, uint64) { // which has its marker
+			c := exec.Command("sleep", "300")
+			c.Env = []string{e.marker()}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+			return c.Process.Pid, proc.StartTime(c.Process.Pid) - 1
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			base := tempBase(t)
 			dir, err := OpenDir(base)
@@ -333,7 +345,7 @@ func TestShimWithoutItsPid(t *testing.T) {
 				t.Fatal(err)
 			}
 			shim, e := startFake(t, base, "a")
-			e.PID = pid
+			e.PID, e.Start = other(t, e)
 			if err := dir.save(e); err != nil {
 				t.Fatal(err)
 			}
@@ -349,7 +361,7 @@ func TestShimWithoutItsPid(t *testing.T) {
 			}
 		})
 	}
-	if pid := (entry{ID: "a", NodeDir: "/nonexistent"}).process(); pid != 0 {
+	if pid, _ := (entry{ID: "a", NodeDir: "/nonexistent"}).process(); pid != 0 {
 		t.Errorf("a shim that does not run is process %d", pid)
 	}
 }

@@ -139,6 +139,7 @@ type entry struct {
 	Epoch   uint64 `json:"epoch"`
 	NodeDir string `json:"node_dir"`
 	PID     int    `json:"pid"`
+	Start   uint64 `json:"start,omitempty"` // of PID, see proc.StartTime; 0: of an agent that did not write it
 	CPUs    string `json:"cpus"`
 	Memory  uint64 `json:"memory"`
 	Shared  bool   `json:"shared"`

@@ -272,7 +272,7 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 		_ = ours.Close()
 		return nil, fmt.Errorf("starting the shim: %w", err)
 	}
-	e.PID = p.Pid()
+	e.PID, e.Start = p.Pid(), proc.StartTime(p.Pid())
 	sh := &shim{e: e, phase: wire.Phase_PHASE_PREPARING}
 	// Nobody waits for this goroutine: shims outlive the agent.
 	go func() {
