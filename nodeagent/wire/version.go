@@ -34,6 +34,10 @@ func Speaks(peer uint32) bool {
 // message names a rank.
 const MPIRunRank = -1
 
+// SharedDir is, in a task root, the directory that all tasks of the node share:
+// Azure Batch's name.
+const SharedDir = "shared"
+
 // Limits of one FileRequest.
 const (
 	FileReadLimit = 1 << 20 // bytes
