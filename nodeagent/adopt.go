@@ -106,10 +106,7 @@ func (sh *shim) dialled(a *agent, conn net.Conn, err error) {
 		sh.attach(a, conn)
 	}
 	if sh.out != nil { // else they wait for the next try
-		for _, f := range sh.pending {
-			sh.out.Put(f)
-		}
-		sh.pending = nil
+		sh.repeat()
 	}
 }
 
