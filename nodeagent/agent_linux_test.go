@@ -298,6 +298,33 @@ func TestResultOfKilledShimWaits(t *testing.T) {
 	}
 }
 
+// TestUnreadableSpool: a task whose result can't be read may have finished.
+func TestUnreadableSpool(t *testing.T) {
+	base := tempBase(t)
+	startTestAgent(t, agentConfig(base))
+	l, _ := dial(t, base, "c", 1)
+	for command, says := range map[string]string{"garbled": "does not begin as a spool does", "unspooled": "its spool is gone"} {
+		as := l.assignment(command, command, "0")
+		as.Session = false
+		l.set(as)
+		l.wait(command+" runs", func(m *wire.AgentMessage) bool {
+			return m.GetFromShim().GetId() == command && m.GetFromShim().GetStarted() != nil
+		})
+		l.toShim(&wire.ToShim{Id: command, M: &wire.ToShim_Launch{Launch: &wire.Launch{}}})
+		if g := l.gone(command); !g.GetLost() || !g.GetUnread() || !strings.Contains(g.GetReason(), "its result can't be read: ") || !strings.Contains(g.GetReason(), says) {
+			t.Errorf("%s: %v", command, g)
+		}
+	}
+	l.set(l.assignment("stay", "stay", "0"))
+	l.ready("stay")
+	if err := syscall.Kill(pidOf(t, base, "stay"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if g := l.gone("stay"); !g.GetLost() || g.GetUnread() {
+		t.Errorf("one that was killed before it ran: %v", g)
+	}
+}
+
 // startFake starts a fake shim as an agent that was killed at once has left it.
 func startFake(t *testing.T, base, id string) (*exec.Cmd, entry) {
 	t.Helper()

@@ -28,12 +28,13 @@ type shim struct {
 	dialing bool            // a fresh connection is being made
 	pending []*wire.Frame   // to be sent on it
 	orders  [3]*wire.ToShim // the last of each kind, see orderOf
-	ended   bool            // its result was seen
+	seen    *wire.Result    // as it told it; nil: not yet
 	removed bool            // the launcher wants it gone
 	forget  bool            // the launcher has its result
 	exited  bool
 	cleared time.Time // when nothing of it was left but its spool; zero: not yet
 	result  *wire.Result
+	unread  error  // why there may be a result that can't be read
 	how     string // it ended
 }
 
@@ -371,7 +372,7 @@ func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
 		return
 	}
 	if m.GetResult() != nil {
-		sh.ended = true
+		sh.seen = m.GetResult()
 		sh.phase = wire.Phase_PHASE_ENDED
 	}
 	// A shim runs as its user, who can speak in its place: of itself alone.
