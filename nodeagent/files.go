@@ -81,7 +81,11 @@ func (a *agent) fileRequest(s *session, q *wire.FileRequest) {
 		select {
 		case <-a.done: // nobody is left to answer
 		default:
-			answer(a.dir.serveFile(q))
+			r := a.dir.serveFile(q)
+			if deleted(q, r) {
+				a.post(func(a *agent) { a.tidy(q.GetPath()) })
+			}
+			answer(r)
 		}
 	})
 	if !ok {
@@ -273,7 +277,7 @@ func (p *place) remove(tasks *os.Root, q *wire.FileRequest) error {
 	if _, err := root.Lstat(rel); err != nil {
 		return err // RemoveAll is content with nothing
 	}
-	return root.RemoveAll(rel)
+	return removeAll(root, rel)
 }
 
 // list fills a reply with what is in a directory.

@@ -103,9 +103,10 @@ func claimDir(base string) (Dir, io.Closer, error) {
 // gives up the lock. A new agent may have it from then on: all that may still
 // go is the directory, and only if it is empty.
 func (d Dir) remove(lock io.Closer) {
-	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.expiry()} {
+	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.expiry(), d.notes()} {
 		// A directory that is not empty stays: it holds results that no
-		// launcher has acknowledged, or when task directories are to be deleted.
+		// launcher has acknowledged, or when task directories are to be deleted
+		// and whose they are.
 		_ = os.Remove(p)
 	}
 	_ = lock.Close()

@@ -274,6 +274,9 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 		logPath, start.SpoolDir, e.Spool = u.log, u.spool, u.spool
 	}
 	if as.GetTaskDir() != "" && !as.GetPlanOnly() {
+		if err := a.noteFolder(s.cluster, as.GetTaskDir()); err != nil {
+			return nil, err
+		}
 		p, err := a.dir.makeTask(as.GetTaskDir(), acc)
 		if err != nil {
 			return nil, diskHint(err, a.dir.tasks())

@@ -19,7 +19,7 @@ func newUpCommand(a *app) *cobra.Command {
 	var (
 		data, listen, socket, poolID, logLevel string
 		names                                  []string
-		lease                                  time.Duration
+		lease, nodeLife                        time.Duration
 		noNodes                                bool
 		f                                      runFlags
 	)
@@ -59,7 +59,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 			}
 			log := slog.New(h)
 			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: who(), Listen: listen, Names: names,
-				Socket: socket, Lease: lease, Version: versionString(), Log: log}
+				Socket: socket, Lease: lease, NodeLife: nodeLife, Version: versionString(), Log: log}
 			f.given = cmd.Flags().Changed
 			entries, err := f.hostEntries()
 			if err != nil {
@@ -101,6 +101,8 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	fl.StringVar(&f.base, "tmpdir", "", "local directory on the nodes for sockets and scratch files (default /tmp)")
 	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
+	fl.DurationVar(&nodeLife, "node-certificates", 0, "")
+	_ = fl.MarkHidden("node-certificates") // how long they are valid; for tests of their renewal
 	c.MarkFlagsMutuallyExclusive("hosts", "hostfile", "agents")
 	return c
 }
