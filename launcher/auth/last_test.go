@@ -20,7 +20,9 @@ import (
 // which a refusal comes.
 func connect(t *testing.T, address string, id *Identity) error {
 	t.Helper()
-	c, err := tls.Dial("tcp", address, id.ClientTLS())
+	conf := id.ClientTLS()
+	conf.NextProtos = []string{"http/1.1"}
+	c, err := tls.Dial("tcp", address, conf)
 	if err != nil {
 		return err
 	}
