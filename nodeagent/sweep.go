@@ -81,8 +81,10 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			if err := errors.Join(err, serr); err != nil {
 				a.cfg.Log.Error("clearing up after a shim", "id", e.ID, "err", err)
 			}
-			if res == nil {
-				res = sh.seen // on its way to the launcher, which may have been away
+			// What it told may not have reached the launcher, which was away. One
+			// that ended by itself was told to forget, or nobody waits for it.
+			if res == nil && !clean && !e.Session {
+				res = sh.seen
 			}
 			if res == nil {
 				sh.unread = err
@@ -117,7 +119,7 @@ func (a *agent) report(sh *shim) {
 	_ = os.Remove(a.dir.registry(sh.e.ID))
 	delete(a.shims, sh.e.ID)
 	if s != nil {
-		gone := &wire.ShimGone{Id: sh.e.ID, Name: sh.name(), Lost: sh.result == nil && !sh.forget, Reason: "shim ended: " + sh.how}
+		gone := &wire.ShimGone{Id: sh.e.ID, Name: sh.name(), Lost: sh.result == nil && sh.seen == nil && !sh.forget, Reason: "shim ended: " + sh.how}
 		if gone.GetLost() && sh.unread != nil {
 			gone.Unread = true
 			gone.Reason += "; its result can't be read: " + sh.unread.Error()
