@@ -11,7 +11,6 @@ import (
 
 	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
-	"gangway/launcher/state"
 	"gangway/nodeagent/wire"
 )
 
@@ -141,24 +140,4 @@ func (b *backend) DeleteFile(ctx context.Context, r batchapi.FileRoot, name stri
 	}
 	_, err = b.ask(ctx, node, name, &wire.FileRequest{Op: wire.FileOp_FILE_OP_DELETE, Path: path.Join(folder, name), Recursive: recursive})
 	return err
-}
-
-// clear deletes a folder of what was forgotten on every node that can be asked.
-// What is on others stays until their agent's retention takes it.
-func (b *backend) clear(folder string) {
-	var nodes []string
-	err := b.read(b.life, func(c *state.Cluster) error {
-		for _, n := range c.Nodes() {
-			nodes = append(nodes, n.Row.Name)
-		}
-		return nil
-	})
-	if err != nil {
-		return
-	}
-	for _, n := range nodes {
-		ctx, cancel := context.WithTimeout(b.life, 30*time.Second)
-		_, _ = b.fleet.Files(ctx, n, &wire.FileRequest{Op: wire.FileOp_FILE_OP_DELETE, Path: folder, Recursive: true})
-		cancel()
-	}
 }

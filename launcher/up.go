@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +48,7 @@ type UpConfig struct {
 	Names    []string      // by which clients know the launcher, for its certificate
 	Socket   string        // path of the unix socket; "": in Data
 	Lease    time.Duration // 0: KeptLease
+	NodeLife time.Duration // of the certificates of nodes that join; 0: 30 days
 	Version  string
 	Log      *slog.Logger
 	// Ready, if set, is called once when both listeners accept.
@@ -101,7 +101,7 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	if cfg.Listen != "" {
 		names = append(names[:len(names):len(names)], cfg.Listen)
 	}
-	if u.ca, err = auth.OpenCA(cfg.Data, auth.CAOptions{Log: cfg.Log, Names: names}); err != nil {
+	if u.ca, err = auth.OpenCA(cfg.Data, auth.CAOptions{Log: cfg.Log, Names: names, NodeLife: cfg.NodeLife}); err != nil {
 		return err
 	}
 	cluster, err := load(st)
@@ -148,6 +148,9 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
 		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+		Folders: func(node string, folders []string) {
+			u.group.Go(func() { u.api.clearUnknown(node, folders) })
+		},
 	})
 	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
@@ -188,6 +191,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 			}
 		}
 		for _, n := range cfg.Provider.Nodes() {
+			u.fleet.Reserve(n.Name)
 			u.group.Go(func() { u.fleet.Keep(life, n.Name) })
 		}
 	}
@@ -322,8 +326,8 @@ func (u *up) httpLog() *log.Logger { return slog.NewLogLogger(u.cfg.Log.Handler(
 func (u *up) agent(ctx context.Context, c *tls.Conn) {
 	cs := c.ConnectionState()
 	name, err := u.ca.Node(&cs)
-	if err == nil {
-		err = u.mayConnect(name)
+	if err == nil && name == "" {
+		err = errors.New("it shows no certificate")
 	}
 	if err != nil {
 		u.cfg.Log.Warn("an agent was turned away", "from", c.RemoteAddr(), "err", err)
@@ -344,21 +348,8 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 	_ = c.Close()
 }
 
-// mayConnect refuses agents that connect by themselves as what they can't be. A
-// node that the launcher connects to has its agent already: another one under its
-// name would tell that nothing runs there, and what runs would be started again.
-func (u *up) mayConnect(name string) error {
-	if name == "" {
-		return errors.New("it shows no certificate")
-	}
-	if p := u.cfg.Provider; p != nil && slices.ContainsFunc(p.Nodes(), func(n pool.Node) bool { return n.Name == name }) {
-		return fmt.Errorf("the launcher connects to node %s by itself: take it from the launcher's hosts, or join with another --name", name)
-	}
-	return nil
-}
-
 // recheck is how often a connected node's certificate is looked at again.
-const recheck = 5 * time.Second
+const recheck = time.Second
 
 // stillLetIn ends the connection of a node that is revoked meanwhile.
 func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.ConnectionState) {
@@ -370,7 +361,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 			return
 		case <-t.C:
 		}
-		if _, err := u.ca.Node(&cs); errors.Is(err, auth.ErrDenied) {
+		if err := u.ca.Still(&cs); errors.Is(err, auth.ErrDenied) {
 			u.cfg.Log.Warn("an agent is no longer let in", "node", name, "err", err)
 			_ = c.Close()
 			return

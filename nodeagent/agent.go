@@ -28,7 +28,8 @@ type Config struct {
 	Standing   bool         // stays without launchers; otherwise it ends when idle
 	Listener   net.Listener // further connections, already authenticated (nil: none)
 	// Dial opens a connection to a launcher, already authenticated, and is
-	// called again, with a pause, whenever it has ended (nil: none).
+	// called again, with a pause, whenever it has ended (nil: none). An error
+	// that wraps ErrRefused ends the agent.
 	Dial  func(ctx context.Context) (net.Conn, error)
 	Log   *slog.Logger
 	Ready func() // called once when the socket accepts
@@ -68,14 +69,16 @@ type agent struct {
 	idle     time.Time         // since when there was nothing to do; zero: busy
 	idleFor  time.Duration
 	leaving  bool // a launcher said goodbye
+	refused  error
 
 	bystanders []int   // children that this process had before it was an agent
 	sweeping   int     // sweeps under way
 	held       []order // starts that wait for their end
 	accounts   accounts
 	files      files
-	shared     string // see forUsers
-	expiring   bool   // a search for task directories to delete is under way
+	folders    map[string]string // jobs' folders in the task root → their cluster
+	shared     string            // see forUsers
+	expiring   bool              // a search for task directories to delete is under way
 	expireNext time.Time
 	gpus       gpus
 }
@@ -86,7 +89,8 @@ type event func(a *agent)
 // Run is an agent's life. Children that the process has from before are left
 // alone; whatever else becomes its child is the agent's to end. It returns nil when the agent ended because nothing
 // was left to do or ctx was cancelled, and an error naming the place when it
-// could not start. ErrRunning says that another agent serves this directory.
+// could not start. ErrRunning says that another agent serves this directory,
+// ErrRefused that its launcher does not let it in.
 func Run(ctx context.Context, cfg Config) error {
 	dir, lock, err := claimDir(cfg.Base)
 	if err != nil {
@@ -112,6 +116,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a.gpus.node = node
+	if a.folders, err = dir.loadFolders(); err != nil {
+		cfg.Log.Warn("looking for the folders of earlier jobs", "err", err)
+	}
 	a.bystanders = proc.Children()
 	if os.Geteuid() == 0 {
 		// Shims inherit it, and those of other users can't raise it themselves.
@@ -169,11 +176,18 @@ func Run(ctx context.Context, cfg Config) error {
 		sh.disconnect()
 	}
 	a.wg.Wait()
-	return nil
+	if n := len(a.shims); a.refused != nil && n > 0 {
+		return fmt.Errorf("%w (%d jobs are still on this node)", a.refused, n)
+	}
+	return a.refused
 }
 
 // ErrRunning reports that an agent already serves the directory.
 var ErrRunning = errors.New("another agent of this user runs on this node")
+
+// ErrRefused reports a launcher that will not have this node, however often it is
+// asked.
+var ErrRefused = errors.New("the launcher does not let this node in")
 
 // HelloOf is an agent's first message for a probed node.
 func HelloOf(node topology.Node, version string) (*wire.Hello, error) {
@@ -216,6 +230,9 @@ func (a *agent) dial(ctx context.Context) {
 			told, pause = "", 100*time.Millisecond
 			a.serve(ctx, c)
 			_ = c.Close()
+		} else if errors.Is(err, ErrRefused) {
+			a.post(func(a *agent) { a.refused = err })
+			return
 		} else if ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
 			a.cfg.Log.Warn("the launcher can't be reached", "err", err)
@@ -258,7 +275,7 @@ func (a *agent) run(ctx context.Context) {
 			a.gpus.tick(a, time.Now())
 			a.dropExpired()
 		}
-		if a.finished(time.Now()) {
+		if a.refused != nil || a.finished(time.Now()) {
 			return
 		}
 	}

@@ -164,7 +164,9 @@ func (a *agent) open(s *session) {
 	if s.epoch > a.epochs[s.cluster] {
 		a.epochs[s.cluster] = s.epoch
 	}
-	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
+	inv := a.inventory(s)
+	inv.Folders = a.foldersOf(s.cluster)
+	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: inv}})
 	a.gpus.tell(a, s)
 	if s.usage > 0 {
 		a.wg.Go(func() { a.sample(s) })

@@ -28,7 +28,7 @@ func (f *Fleet) handle(node string, m *wire.AgentMessage) error {
 		}
 		f.cfg.Inbox.Post(state.NodeProbed{Node: node, Topology: topo, GPUs: topo.GPUSlotIDs()})
 	case *wire.AgentMessage_ShimGone:
-		f.cfg.Inbox.Post(state.ShimGone{ID: m.ShimGone.GetId(), Node: node, Why: m.ShimGone.GetReason()})
+		f.cfg.Inbox.Post(state.ShimGone{ID: m.ShimGone.GetId(), Node: node, Why: m.ShimGone.GetReason(), Unread: m.ShimGone.GetUnread()})
 	case *wire.AgentMessage_Error:
 		f.cfg.Inbox.Post(refusalOf(node, m.Error))
 	case *wire.AgentMessage_FromShim:

@@ -143,6 +143,7 @@ type Node struct {
 	Gangway struct {
 		Cores  int    `json:"cores"`
 		Memory uint64 `json:"memory"` // bytes
+		Usage  *Usage `json:"usage"`  // nil: not sampled yet
 	} `json:"gangway"`
 
 	raw json.RawMessage

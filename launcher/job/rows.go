@@ -162,6 +162,7 @@ type PartRow struct {
 	Cut      bool     `json:"cut,omitempty"`     // its node is given up, perhaps alive
 	Gone     bool     `json:"gone,omitempty"`    // nothing of it is left on the node
 	Failure  *Reason  `json:"failure,omitempty"` // refused, not ready, lost
+	Unread   bool     `json:"unread,omitempty"`  // lost with a result that its node can't read
 }
 
 // AttemptRow is an attempt, keyed by its id. Parts are in rows of their own,

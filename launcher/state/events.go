@@ -248,10 +248,12 @@ type AttemptResult struct {
 }
 
 // ShimGone reports that nothing of a part is left on its node. Without a result
-// before it, the part is lost.
+// before it, the part is lost. Unread: its node may have a result and can't read
+// it, so what it ran may have finished and is not run again.
 type ShimGone struct {
 	ID, Node string
 	Why      string
+	Unread   bool
 }
 
 // Decided is an event that is made when its turn comes, of the state as it is

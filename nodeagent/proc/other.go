@@ -155,3 +155,6 @@ func (g *MemoryGroup) OOMKilled() (bool, error) { return false, unsupported("mem
 
 // Close does nothing.
 func (g *MemoryGroup) Close() error { return nil }
+
+// StartTime is 0.
+func StartTime(int) uint64 { return 0 }

@@ -1084,6 +1084,7 @@ type Inventory struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shims         []*ShimState           `protobuf:"bytes,1,rep,name=shims,proto3" json:"shims,omitempty"`     // of this launcher's cluster
 	Foreign       []*Claim               `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"` // of other launchers
+	Folders       []string               `protobuf:"bytes,3,rep,name=folders,proto3" json:"folders,omitempty"` // at a session's start: of this cluster's jobs in the task root, at most 10,000
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1128,6 +1129,13 @@ func (x *Inventory) GetShims() []*ShimState {
 func (x *Inventory) GetForeign() []*Claim {
 	if x != nil {
 		return x.Foreign
+	}
+	return nil
+}
+
+func (x *Inventory) GetFolders() []string {
+	if x != nil {
+		return x.Folders
 	}
 	return nil
 }
@@ -1293,6 +1301,7 @@ type ShimGone struct {
 	Name          *AttemptName           `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Unread        bool                   `protobuf:"varint,5,opt,name=unread,proto3" json:"unread,omitempty"` // lost, and there may be a result that can't be read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1353,6 +1362,13 @@ func (x *ShimGone) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ShimGone) GetUnread() bool {
+	if x != nil {
+		return x.Unread
+	}
+	return false
 }
 
 // AgentError answers an assignment that the agent refused (cores already
@@ -4525,10 +4541,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04boot\x18\x03 \x01(\tR\x04boot\x12\x1a\n" +
 	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
-	"\tnode_json\x18\x06 \x01(\fR\bnodeJson\"o\n" +
+	"\tnode_json\x18\x06 \x01(\fR\bnodeJson\"\x89\x01\n" +
 	"\tInventory\x120\n" +
 	"\x05shims\x18\x01 \x03(\v2\x1a.gangway.wire.v1.ShimStateR\x05shims\x120\n" +
-	"\aforeign\x18\x02 \x03(\v2\x16.gangway.wire.v1.ClaimR\aforeign\"{\n" +
+	"\aforeign\x18\x02 \x03(\v2\x16.gangway.wire.v1.ClaimR\aforeign\x12\x18\n" +
+	"\afolders\x18\x03 \x03(\tR\afolders\"{\n" +
 	"\tShimState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12,\n" +
@@ -4540,12 +4557,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x04cpus\x18\x04 \x01(\tR\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12\x12\n" +
 	"\x04gpus\x18\a \x03(\rR\x04gpus\x12\x16\n" +
-	"\x06shared\x18\x06 \x01(\bR\x06shared\"x\n" +
+	"\x06shared\x18\x06 \x01(\bR\x06shared\"\x90\x01\n" +
 	"\bShimGone\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12\x12\n" +
 	"\x04lost\x18\x03 \x01(\bR\x04lost\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x98\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06unread\x18\x05 \x01(\bR\x06unread\"\x98\x01\n" +
 	"\n" +
 	"AgentError\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
