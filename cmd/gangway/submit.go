@@ -127,6 +127,7 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	if len(args) == 0 {
 		return job.Spec{}, usagef("gangway submit -n 4 -- ./program", "no command given")
 	}
+	f.run.standing = true
 	spec, err := f.run.spec(nil, args)
 	if err != nil {
 		return job.Spec{}, err
