@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -32,7 +33,10 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 		}
 		return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: "task " + r.Task + " has not started: it has no files yet"}
 	}
-	run := b.runOf(v, v.attempt, 0)
+	if r.Instance < 0 || r.Instance >= len(v.attempt.Parts) {
+		return "", "", &batchapi.NotFound{Kind: batchapi.KindFile, ID: fmt.Sprintf("%s of instance %d", r.Task, r.Instance)}
+	}
+	run := b.runOf(v, v.attempt, r.Instance)
 	return run.Node, run.Folder, nil
 }
 

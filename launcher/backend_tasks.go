@@ -120,7 +120,7 @@ func (b *backend) taskOf(v taskView) batchapi.Task {
 		t.StartedAt = a.Started
 		out.Retries, out.Requeues = int(a.Try.Retries), int(a.Try.Losses)
 		if len(a.Parts) > 0 {
-			out.Run = b.runOf(v, a, 0)
+			out.Run, out.Instances = b.runOf(v, a, 0), len(a.Parts)
 		}
 	}
 	if s.State == job.TaskActive && s.Next != nil {

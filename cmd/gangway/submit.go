@@ -195,9 +195,9 @@ func (a *app) output(ctx context.Context, c *client.Client, jobID, taskID string
 	var errs [2]error
 	var both sync.WaitGroup
 	both.Go(func() {
-		errs[0] = c.Follow(ctx, jobID, taskID, client.Stdout, 0, a.stdout, a.waits(ctx, c, jobID, taskID))
+		errs[0] = c.Follow(ctx, jobID, taskID, client.Stdout, a.stdout, a.waits(ctx, c, jobID, taskID))
 	})
-	both.Go(func() { errs[1] = c.Follow(ctx, jobID, taskID, client.Stderr, 0, a.stderr, nil) })
+	both.Go(func() { errs[1] = c.Follow(ctx, jobID, taskID, client.Stderr, a.stderr, nil) })
 	both.Wait()
 	return firstError(errs[:]...)
 }
