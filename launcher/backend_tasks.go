@@ -179,6 +179,10 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		// Each for itself: one event takes all or none.
 		seen := map[string]bool{}
 		for i, t := range tasks {
+			if isArray(t) {
+				errs[i] = &batchapi.Invalid{Property: "gangway.array", Value: t.Range.String(), Reason: noArrays}
+				continue
+			}
 			id := strings.ToLower(t.ID)
 			if _, ok := c.TaskByID(jobID, t.ID); ok || seen[id] {
 				errs[i] = stopping(&state.ExistsError{What: "task", ID: t.ID})
