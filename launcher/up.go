@@ -145,6 +145,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
 		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+		Up: func(node string) { u.api.unreached.connected(node) },
 	})
 	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
@@ -444,6 +445,7 @@ func (u *up) expel(node string) {
 // connectFailed keeps trying: nodes of a launcher that stays come and go.
 func (u *up) connectFailed(node string, err error, _ bool) bool {
 	u.cfg.Log.Warn("a node can't be reached", "node", node, "err", err)
+	u.api.unreached.failed(node, err)
 	return true
 }
 
