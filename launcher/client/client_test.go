@@ -222,7 +222,7 @@ func TestOutputOfGang(t *testing.T) {
 		err   string
 	}{
 		"one":     {[]string{"a\nb"}, []string{"a", "b"}, ""},
-		"several": {[]string{"rank 0 here\n", "rank 1 here\nrank 2 here\n", "", "none", "no end"}, []string{"no end", "rank 0 here", "rank 1 here", "rank 2 here"}, ""},
+		"several": {[]string{"rank 0 here\n", "rank 1 here\nrank 2 here\n", "", "no end", "none"}, []string{"no end", "rank 0 here", "rank 1 here", "rank 2 here"}, ""},
 		"lost":    {[]string{"rank 0\n", "lost", "rank 2\n"}, []string{"rank 0", "rank 2"}, "node 2: n3 can't be asked"},
 		"many":    {many, strings.Fields(strings.ReplaceAll(strings.Join(many, ""), " ", "_")), ""},
 	} {

@@ -73,8 +73,10 @@ func closed(c <-chan struct{}) bool {
 // What some nodes have is copied also if others can't be asked.
 func (c *Client) Copy(ctx context.Context, jobID, taskID, file string, w io.Writer) error {
 	nodes := 1
+	m := &merged{w: w}
 	var missing error
 	for i := 0; i < nodes; i++ {
+		l := m.lines()
 		for offset := int64(0); ; {
 			t, err := c.tail(ctx, part{jobID, taskID, file, i}, offset, 0)
 			if Is(err, "FileNotFound") && (i > 0 || offset > 0) {
@@ -91,7 +93,7 @@ func (c *Client) Copy(ctx context.Context, jobID, taskID, file string, w io.Writ
 			if len(t.data) == 0 {
 				break
 			}
-			if _, err := w.Write(t.data); err != nil {
+			if _, err := l.Write(t.data); err != nil {
 				return fmt.Errorf("writing the task's output: %w", err)
 			}
 			offset += int64(len(t.data))
@@ -104,7 +106,25 @@ func (c *Client) Copy(ctx context.Context, jobID, taskID, file string, w io.Writ
 type merged struct {
 	mu     sync.Mutex
 	w      io.Writer
-	shared bool // by several: only whole lines are written
+	shared bool   // by several: only whole lines are written
+	open   *lines // whose last line has no end
+}
+
+// write writes what l has; a line of another's that has no end gets one.
+func (m *merged) write(l *lines, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if m.open != nil && m.open != l {
+		if _, err := m.w.Write([]byte{'\n'}); err != nil {
+			return err
+		}
+	}
+	if m.open = nil; b[len(b)-1] != '\n' {
+		m.open = l
+	}
+	_, err := m.w.Write(b)
+	return err
 }
 
 func (m *merged) share() {
@@ -125,7 +145,7 @@ func (l *lines) Write(b []byte) (int, error) {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
 	if !l.to.shared {
-		return l.to.w.Write(b)
+		return len(b), l.to.write(l, b)
 	}
 	l.held = append(l.held, b...)
 	n := bytes.LastIndexByte(l.held, '\n') + 1
@@ -133,7 +153,7 @@ func (l *lines) Write(b []byte) (int, error) {
 		n = len(l.held)
 	}
 	if n > 0 {
-		if _, err := l.to.w.Write(l.held[:n]); err != nil {
+		if err := l.to.write(l, l.held[:n]); err != nil {
 			return 0, err
 		}
 		l.held = append(l.held[:0], l.held[n:]...)
@@ -145,7 +165,7 @@ func (l *lines) Write(b []byte) (int, error) {
 func (l *lines) flush() error {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
-	_, err := l.to.w.Write(l.held)
+	err := l.to.write(l, l.held)
 	l.held = nil
 	return err
 }
