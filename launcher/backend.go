@@ -29,7 +29,8 @@ type backend struct {
 	leaving sync.WaitGroup    // nodes that are being removed
 	expel   func(node string) // a removed node must not come back by itself
 
-	recalled recalled
+	recalled  recalled
+	unreached unreached
 }
 
 var _ batchapi.Backend = (*backend)(nil)

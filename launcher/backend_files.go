@@ -3,6 +3,7 @@ package launcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -32,6 +33,16 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 			return "", "", &batchapi.Conflict{Code: "TaskFilesCleanedup", Message: "task " + r.Task + " never ran on a node: it has no files"}
 		}
 		return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: "task " + r.Task + " has not started: it has no files yet"}
+	}
+	if r.Instance > 0 {
+		a, err := b.whole(v)
+		if err != nil {
+			return "", "", err
+		}
+		if a == nil || r.Instance >= len(a.Parts) {
+			return "", "", &batchapi.NotFound{Kind: batchapi.KindFile, ID: fmt.Sprintf("%s of instance %d", r.Task, r.Instance)}
+		}
+		run = b.placeRun(&v, partRun(&a.Parts[r.Instance], a.Started))
 	}
 	return run.Node, run.Folder, nil
 }

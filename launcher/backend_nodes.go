@@ -122,6 +122,7 @@ func (b *backend) Nodes(ctx context.Context, pool string) (out []batchapi.Node, 
 	})
 	usage := b.fleet.Usage()
 	for i := range out {
+		b.unreached.tell(&out[i])
 		out[i].Agent = b.fleet.Version(out[i].ID)
 		if u, ok := usage[out[i].ID]; ok {
 			out[i].Usage = &u
@@ -142,6 +143,7 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 		out = nodeOf(c, n)
 		return nil
 	})
+	b.unreached.tell(&out)
 	out.Agent = b.fleet.Version(name)
 	if u, ok := b.fleet.UsageOf(name); ok {
 		out.Usage = &u

@@ -18,12 +18,13 @@ import (
 type past struct {
 	retries, losses uint32
 	started         time.Time
+	instances       int          // its parts
 	run             batchapi.Run // of its first part, without Pool and Folder; no Node: it has no parts
 }
 
 // pastOf sums an attempt up.
 func pastOf(a *job.AttemptRow) *past {
-	p := &past{retries: a.Try.Retries, losses: a.Try.Losses, started: a.Started}
+	p := &past{retries: a.Try.Retries, losses: a.Try.Losses, started: a.Started, instances: len(a.Parts)}
 	if len(a.Parts) > 0 {
 		p.run = partRun(&a.Parts[0], a.Started)
 	}
@@ -65,7 +66,9 @@ func decodePast(r job.Row) (*past, error) {
 		}
 		a.Parts = []job.PartRow{part}
 	}
-	return pastOf(&a), nil
+	sum := pastOf(&a)
+	sum.instances = len(row.Parts)
+	return sum, nil
 }
 
 // recall looks the last attempts up in the history where none is alive. What

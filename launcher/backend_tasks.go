@@ -105,7 +105,7 @@ func (b *backend) taskOf(v *taskView) batchapi.Task {
 		t.StartedAt = p.started
 		out.Retries, out.Requeues = int(p.retries), int(p.losses)
 		if p.run.Node != "" {
-			out.Run = b.placeRun(v, p.run)
+			out.Run, out.Instances = b.placeRun(v, p.run), p.instances
 		}
 	}
 	if s.State == job.TaskActive && s.Next != nil {
@@ -169,6 +169,10 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		// Each for itself: one event takes all or none.
 		seen := map[string]bool{}
 		for i, t := range tasks {
+			if isArray(t) {
+				errs[i] = &batchapi.Invalid{Property: "gangway.array", Value: t.Range.String(), Reason: noArrays}
+				continue
+			}
 			id := strings.ToLower(t.ID)
 			if _, ok := c.TaskByID(jobID, t.ID); ok || seen[id] {
 				errs[i] = stopping(&state.ExistsError{What: "task", ID: t.ID})

@@ -151,6 +151,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 		Folders: func(node string, folders []string) {
 			u.group.Go(func() { u.api.clearUnknown(node, folders) })
 		},
+		Up: func(node string) { u.api.unreached.connected(node) },
 	})
 	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
@@ -398,6 +399,11 @@ func withUser(p auth.Principal) auth.Principal {
 	return p
 }
 
+// noArrays says why arrays are refused: nobody could read what an element wrote.
+const noArrays = "arrays are not in this version: submit the tasks one by one"
+
+func isArray(t job.TaskSpec) bool { return t.Resolve().Range != job.Range{Hi: 1} }
+
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
 	if err := b.checkPool(spec.Pool); err != nil {
@@ -405,8 +411,8 @@ func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec j
 	}
 	for i, t := range spec.Tasks {
 		switch {
-		case t.Resolve().Range.Len() > 1:
-			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "arrays are not in this version: submit the tasks one by one"}
+		case isArray(t):
+			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "task " + t.ID + ": " + noArrays}
 		case t.Stdin || t.Bcast || t.PlanOnly:
 			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
 		}
@@ -433,6 +439,7 @@ func (u *up) expel(node string) {
 // connectFailed keeps trying: nodes of a launcher that stays come and go.
 func (u *up) connectFailed(node string, err error, _ bool) bool {
 	u.cfg.Log.Warn("a node can't be reached", "node", node, "err", err)
+	u.api.unreached.failed(node, err)
 	return true
 }
 

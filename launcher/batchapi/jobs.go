@@ -231,7 +231,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		s.Priority = n
 	}
 	if n, ok := p.number("maxParallelTasks", -1, 1<<31-1); ok && n != -1 {
-		p.add(notYet(p.path+"maxParallelTasks", " other than -1 in this version"))
+		p.add(notYet(p.path+"maxParallelTasks", " other than -1"))
 	}
 	if k := p.object("constraints"); k != nil {
 		s.TimeLimit = k.duration("maxWallClockTime")
@@ -242,7 +242,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		s.AutoEnd = v == "terminatejob"
 	}
 	if v, ok := p.enum("onTaskFailure", "noaction", "performexitoptionsjobaction"); ok && v != "noaction" {
-		p.add(notYet("onTaskFailure", " other than noaction in this version"))
+		p.add(notYet("onTaskFailure", " other than noaction"))
 	}
 	if p.has("metadata") {
 		b.Metadata = nil
@@ -265,7 +265,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		info.close()
 		s.Pool = id
 	}
-	p.refuse(" in this version", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
+	p.refuse("", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
 	if g := p.object("gangway"); g != nil {
 		g.ignore("owner") // clients that send back what they read
 		g.close()

@@ -138,7 +138,7 @@ func readDeallocation(p *props, name string) Deallocation {
 		return DeallocateRequeue
 	}
 	if v == "retaineddata" {
-		p.add(notYet(p.path+name, " as retaineddata in this version"))
+		p.add(notYet(p.path+name, " as retaineddata"))
 	}
 	return Deallocation(v)
 }
