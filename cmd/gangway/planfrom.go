@@ -89,15 +89,21 @@ func (a *app) planFrom(f *runFlags, m *fromFlags) error {
 		return err
 	}
 	d := fromDocument{Node: r.Node.Hostname, Warnings: n.Warnings}
+	same := map[string]map[string]string{} // ranks that share a place share its variables
 	for i, p := range places {
-		x := fromRank{Rank: i, Threads: p.Threads, CPUs: p.CPUs.String(), GPUs: nonNil(p.GPUs), Mem: p.MemNodes, NICs: nonNil(p.NICs), Env: map[string]string{}}
+		x := fromRank{Rank: i, Threads: p.Threads, CPUs: p.CPUs.String(), GPUs: nonNil(p.GPUs), Mem: p.MemNodes, NICs: nonNil(p.NICs)}
 		if x.Mem == nil {
 			x.Mem = []int{}
 		}
-		for _, v := range bind.Env(n, p, nil) {
-			name, value, _ := strings.Cut(v, "=")
-			x.Env[name] = value
+		key := p.String()
+		if same[key] == nil {
+			same[key] = map[string]string{}
+			for _, v := range bind.Env(n, p, nil) {
+				name, value, _ := strings.Cut(v, "=")
+				same[key][name] = value
+			}
 		}
+		x.Env = same[key]
 		d.Ranks = append(d.Ranks, x)
 	}
 	if a.json {
