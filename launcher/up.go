@@ -343,6 +343,9 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 		u.cfg.Log.Info("an agent has connected", "node", name, "from", c.RemoteAddr())
 		err = u.fleet.Accept(ctx, name, c)
 	}
+	if errors.Is(err, agents.ErrTwice) {
+		u.api.unreached.failed(name, err)
+	}
 	if err != nil && ctx.Err() == nil {
 		u.cfg.Log.Info("an agent's connection has ended", "node", name, "err", err)
 	}

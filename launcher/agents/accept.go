@@ -52,11 +52,7 @@ func (f *Fleet) Accept(ctx context.Context, name string, conn io.ReadWriteCloser
 	up = up && f.nodes[name] == n // a node that was removed is not one that is down
 	f.mu.Unlock()
 	if up {
-		why := "the agent ended the session"
-		if err != nil {
-			why = err.Error()
-		}
-		f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: why})
+		f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: whyDown(err)})
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package agents
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -118,4 +119,66 @@ func TestFolders(t *testing.T) {
 		t.Errorf("told again: %q", <-told)
 	}
 	w.fleet.Forget("n")
+}
+
+// TestOneSessionAnAgent: a machine that the launcher connects to and that joins
+// under another name has one session, the first, until that has ended.
+func TestOneSessionAnAgent(t *testing.T) {
+	w := newWorld(t, "n")
+	a := w.begin()
+	join := func() (*agent, <-chan error) {
+		ours, theirs := net.Pipe()
+		ended := make(chan error, 1)
+		w.kept.Go(func() { ended <- w.fleet.Accept(t.Context(), "joined", ours) })
+		w.kept.Go(func() { w.conns <- theirs })
+		b := w.agent()
+		b.life = a.life
+		b.say(b.hello())
+		return b, ended
+	}
+	for range 2 {
+		b, refused := join()
+		if m := b.hear().GetWelcome(); !strings.Contains(m.GetError(), "as node n (the launcher connects to it)") {
+			t.Errorf("the second session hears %v", m)
+		}
+		b.cut()
+		if err := next(t, refused, "refusal"); !errors.Is(err, ErrTwice) {
+			t.Errorf("accepted: %v", err)
+		}
+	}
+	select {
+	case what := <-w.posted:
+		t.Errorf("posted %+v: the first session is to go on", what)
+	default:
+	}
+	w.fleet.Forget("n")
+	w.fleet.Forget("joined")
+	w.kept.Wait()
+	b, ended := join()
+	if m := b.hear().GetWelcome(); m.GetError() != "" {
+		t.Errorf("alone, it hears %v", m)
+	}
+	b.say(inventory())
+	if up, ok := next(t, w.posted, "news of the node").(state.NodeUp); !ok || up.Node != "joined" {
+		t.Errorf("posted %+v", up)
+	}
+	w.fleet.Forget("joined")
+	<-ended
+}
+
+// TestCutIsNotAnEnd: a link that broke does not read as what the agent wanted.
+func TestCutIsNotAnEnd(t *testing.T) {
+	for _, c := range []struct {
+		end  func(*agent)
+		want string
+	}{
+		{func(a *agent) { a.cut() }, "the connection to the agent was lost"},
+		{func(a *agent) { _ = a.stream.CloseRequest() }, "the agent ended the session"},
+	} {
+		w := newWorld(t, "n")
+		c.end(w.begin())
+		if d, ok := next(t, w.posted, "news").(state.NodeDown); !ok || d.Why != c.want {
+			t.Errorf("posted %+v, want %q", d, c.want)
+		}
+	}
 }

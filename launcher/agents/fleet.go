@@ -84,6 +84,7 @@ type Fleet struct {
 	mu      sync.Mutex
 	nodes   map[string]*node
 	turns   map[string]*sync.Mutex // by node, see Accept; they outlive their nodes
+	agents  map[string]string      // the node whose session an agent has, by the agent's name
 	leaving bool                   // Goodbye was said: sessions that end stay ended
 }
 
@@ -103,7 +104,7 @@ type node struct {
 
 // New returns a fleet without sessions.
 func New(cfg Config) *Fleet {
-	return &Fleet{cfg: cfg, nodes: map[string]*node{}, turns: map[string]*sync.Mutex{}}
+	return &Fleet{cfg: cfg, nodes: map[string]*node{}, turns: map[string]*sync.Mutex{}, agents: map[string]string{}}
 }
 
 // Reserve keeps a name for Keep: from then on Accept refuses it.
@@ -140,11 +141,7 @@ func (f *Fleet) Keep(ctx context.Context, name string) {
 		if up {
 			everUp = true
 			pause = 100 * time.Millisecond
-			why := "the agent ended the session"
-			if err != nil {
-				why = err.Error()
-			}
-			f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: why})
+			f.cfg.Inbox.Post(state.NodeDown{Node: name, Why: whyDown(err)})
 		} else if errors.Is(err, errNoHello) && silent < 5 {
 			// The agent that was there ended just then; the next one is new.
 			silent++
@@ -205,6 +202,18 @@ func (f *Fleet) serve(ctx context.Context, n *node, conn io.ReadWriteCloser, ref
 	return h.up, err
 }
 
+// errCut is how a session ends when its connection does: the agent was killed, the
+// link is down, or the node is.
+var errCut = errors.New("the connection to the agent was lost")
+
+// whyDown words how a node's session ended.
+func whyDown(err error) string {
+	if err == nil {
+		return "the agent ended the session"
+	}
+	return err.Error()
+}
+
 var errNoHello = errors.New("the connection to the agent ended before it said anything")
 
 // handler serves the one session of a connection.
@@ -222,7 +231,13 @@ type handler struct {
 func (h *handler) Session(ctx context.Context, stream *connect.BidiStream[wire.AgentMessage, wire.LauncherMessage]) error {
 	defer h.cancel() // the session is the connection
 	err := h.session(ctx, stream)
-	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && (h.up || !errors.Is(err, context.Canceled)) {
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+	case ctx.Err() != nil:
+		if h.up {
+			h.err = errCut
+		}
+	case h.up || !errors.Is(err, context.Canceled):
 		h.err = fmt.Errorf("node %s: %w", h.node.name, err)
 	}
 	return nil
@@ -250,6 +265,10 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	default:
 		if err = json.Unmarshal(hello.GetNodeJson(), &topo); err != nil {
 			err = fmt.Errorf("the agent's description of its node can't be read: %w", err)
+			break
+		}
+		if err = f.claim(hello.GetAgent(), h.node.name); err == nil {
+			defer f.release(hello.GetAgent(), h.node.name)
 		}
 	}
 	if err != nil {

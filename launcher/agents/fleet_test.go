@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -28,6 +29,7 @@ type agent struct {
 	t      *testing.T
 	stream *connect.BidiStreamForClient[wire.AgentMessage, wire.LauncherMessage]
 	cut    func()
+	life   string
 	name   string // set by whose
 }
 
@@ -54,7 +56,7 @@ func (a *agent) hear() *wire.LauncherMessage {
 
 func (a *agent) hello() *wire.AgentMessage {
 	return &wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: &wire.Hello{
-		Protocol: wire.Version, Agent: "life", Boot: "boot", Version: "test", NodeJson: []byte(`{"hostname":"h"}`)}}}
+		Protocol: wire.Version, Agent: a.life, Boot: "boot", Version: "test", NodeJson: []byte(`{"hostname":"h"}`)}}}
 }
 
 func inventory(ids ...string) *wire.AgentMessage {
@@ -75,6 +77,7 @@ type world struct {
 	failed chan error
 	stop   context.CancelFunc
 	kept   sync.WaitGroup
+	lives  int
 }
 
 func newWorld(t *testing.T, nodes ...string) *world {
@@ -120,7 +123,8 @@ func (w *world) agent() *agent {
 	w.t.Helper()
 	hc, cut := link.Client(next(w.t, w.conns, "connection"))
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &agent{t: w.t, stream: wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC(),
+	w.lives++
+	a := &agent{t: w.t, life: fmt.Sprint("life ", w.lives), stream: wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC(),
 		connect.WithAcceptCompression("gzip", nil, nil)).Session(ctx)}
 	a.cut = sync.OnceFunc(func() { cut(); cancel() })
 	w.t.Cleanup(a.cut)
@@ -137,7 +141,7 @@ func (w *world) begin(shims ...string) *agent {
 	}
 	a.say(inventory(shims...))
 	up, ok := next(w.t, w.posted, "news of the node").(state.NodeUp)
-	if !ok || up.Agent != "life" || up.Boot != "boot" || up.Topology.Hostname != "h" {
+	if !ok || up.Agent != a.life || up.Boot != "boot" || up.Topology.Hostname != "h" {
 		w.t.Fatalf("posted %+v, want the node's topology", up)
 	}
 	inv, ok := next(w.t, w.posted, "its inventory").(state.Inventory)
