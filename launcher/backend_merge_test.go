@@ -204,3 +204,46 @@ func TestReadGivenUp(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestGangwayOfATaskIsChanged: what a PUT says of a task's resources is what its next
+// attempt gets; while one runs, and for what no node has, it is refused.
+func TestGangwayOfATaskIsChanged(t *testing.T) {
+	b := bare(t)
+	url := apiOf(t, b)
+	must := func(status int, method, path, body string) map[string]any {
+		t.Helper()
+		got, out := send(t, method, url+path, body, nil)
+		if got != status {
+			t.Fatalf("%s %s %s: %d %v, want %d", method, path, body, got, out, status)
+		}
+		return out
+	}
+	spec := func(task string) (s job.TaskSpec) {
+		t.Helper()
+		if err := b.read(t.Context(), func(c *state.Cluster) error {
+			v, err := b.living(t.Context(), c, "j", task)
+			if err == nil {
+				s = *v.Spec
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	must(201, "POST", "/jobs", `{"id":"j","poolInfo":{"poolId":"default"}}`)
+	must(201, "POST", "/jobs/j/tasks", `{"id":"t","commandLine":"x","multiInstanceSettings":{"numberOfInstances":2},"gangway":{"ranksPerNode":4}}`)
+	must(200, "PUT", "/jobs/j/tasks/t", `{"gangway":{"ranksPerNode":2,"coresPerRank":3}}`)
+	if s := spec("t"); s.RanksPerNode != 2 || s.CoresPerRank != 3 || s.Ranks != 4 {
+		t.Errorf("the next attempt gets %+v", s)
+	}
+	must(200, "PUT", "/jobs/j/tasks/t", `{"gangway":null}`)
+	if s := spec("t"); s.RanksPerNode != 1 || s.CoresPerRank != 1 {
+		t.Errorf("without gangway, the next attempt gets %+v", s)
+	}
+	if _, err := b.submit(t.Context(), job.Spec{ID: "byfile", Tasks: []job.TaskSpec{{ID: "t", Kind: job.Single, Command: []string{"x"}, CoresPerRank: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	must(409, "PUT", "/jobs/byfile/tasks/t", `{"gangway":{"coresPerRank":3}}`)
+	must(200, "PUT", "/jobs/byfile/tasks/t", `{"constraints":{"maxTaskRetryCount":3}}`)
+}

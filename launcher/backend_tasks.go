@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -275,13 +276,33 @@ func (b *backend) changeTask(ctx context.Context, jobID, taskID string, seen bat
 	}))
 }
 
+// sameWork says whether two specifications differ in no more than what may change
+// while an attempt runs.
+func sameWork(a, b job.TaskSpec) bool {
+	for _, s := range []*job.TaskSpec{&a, &b} {
+		*s = s.Resolve()
+		s.Retries, s.TimeLimit, s.Retention, s.API = 0, 0, 0, nil
+	}
+	// As rows: what was stored and read again has no empty lists.
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
 func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		api := s.API
 		if api == nil {
 			api = json.RawMessage("null")
 		}
-		return state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, Retention: &s.Retention, API: &api}, nil
+		change := state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, Retention: &s.Retention, API: &api}
+		if !sameWork(v.Row.Spec, s) {
+			if isArray(s) {
+				return nil, &batchapi.Invalid{Property: "gangway.array", Value: s.Range.String(), Reason: noArrays}
+			}
+			change.Spec = &s
+		}
+		return change, nil
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -374,6 +375,8 @@ func readUpdate(p *props, j Job, t Task) (job.TaskSpec, error) {
 	err := p.finish()
 	switch {
 	case err != nil:
+	case len(t.Spec.API) == 0 && again && !sameExtension(b.Gangway, bodyOf(t.Spec).Gangway):
+		err = &Conflict{CodeWrongState, "The task came by gangway submit and not by this API: its gangway object can't be changed; delete the task and add it anew."}
 	case len(t.Spec.API) == 0:
 	case again:
 		return b.spec(t.Spec.ID, t.Spec.Command, spec.Retries, spec.TimeLimit, j)
@@ -381,6 +384,16 @@ func readUpdate(p *props, j Job, t Task) (job.TaskSpec, error) {
 		spec.API, err = encodeJSON(b)
 	}
 	return spec, err
+}
+
+func sameExtension(a, b *extension) bool {
+	if a == nil {
+		a = &extension{}
+	}
+	if b == nil {
+		b = &extension{}
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 func (c *call) terminateTask() error { return c.taskVerb(c.s.Backend.TerminateTask) }

@@ -51,6 +51,7 @@ const (
 
 // ImpossibleError refuses a task that none of the nodes could ever run.
 type ImpossibleError struct {
+	ID     string // the task's
 	Task   string
 	Reason job.Reason
 }

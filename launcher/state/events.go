@@ -174,6 +174,10 @@ type TaskChanged struct {
 	TimeLimit *time.Duration
 	Retention *time.Duration
 	API       *json.RawMessage
+	// Spec takes the place of the rest, of a task no attempt of which runs and none
+	// of whose elements has ended; its ID, Command and Range are as before. One
+	// that can never run is an *ImpossibleError.
+	Spec *job.TaskSpec
 }
 
 // TaskReactivated tries the failed elements of a completed task again, with all

@@ -46,7 +46,7 @@ func (c *Cluster) possible(jobID string, tasks []job.TaskSpec) error {
 			r = sched.TooFewSwitches(task, nodes, c.fabric)
 		}
 		if r != nil {
-			return &ImpossibleError{Task: jobID + "/" + task.ID, Reason: *r}
+			return &ImpossibleError{ID: task.ID, Task: jobID + "/" + task.ID, Reason: *r}
 		}
 	}
 	return nil
@@ -283,6 +283,19 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 		return &ClosedError{What: "task", ID: task.spec.ID, State: string(job.TaskCompleted), Need: "not completed"}
 	}
 	spec := task.row.Spec
+	if e.Spec != nil {
+		if len(task.live) > 0 || task.good.len()+task.bad.len() > 0 {
+			return &ClosedError{What: "task", ID: spec.ID, State: string(job.TaskRunning), Need: "waiting, to be given other resources"}
+		}
+		was := task.spec
+		spec = *e.Spec
+		if now := spec.Resolve(); now.ID != was.ID || now.Range != was.Range || !slices.Equal(now.Command, was.Command) {
+			return fmt.Errorf("task %s: its id, command and elements can't change", was.ID)
+		}
+		if err := c.possible(task.job.row.Spec.ID, []job.TaskSpec{spec}); err != nil {
+			return err
+		}
+	}
 	if e.Retries != nil {
 		spec.Retries = *e.Retries
 	}

@@ -173,3 +173,34 @@ func TestRefusalPause(t *testing.T) {
 		}
 	}
 }
+
+// TestChangedWork: a task gets other resources while it waits, not while it runs.
+func TestChangedWork(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2)
+	_, task := w.submit("abcd", gang(2, 1))
+	to := w.c.tasks[task].row.Spec
+	to.CoresPerRank = 2
+	other := to
+	other.Command = []string{"another"}
+	if _, err := w.try(TaskChanged{Task: task, Spec: &other}); err == nil {
+		t.Error("the command was changed")
+	}
+	never := to
+	never.CoresPerRank = 3
+	var imp *ImpossibleError
+	if _, err := w.try(TaskChanged{Task: task, Spec: &never}); !errors.As(err, &imp) {
+		t.Errorf("what no node has: %v", err)
+	}
+	w.apply(TaskChanged{Task: task, Spec: &to})
+	p := sched.Plan(w.now, w.c.View(), sched.Policy{}).Place
+	if len(p) != 1 || p[0].Parts[0].CPUs.Count() != 4 {
+		t.Fatalf("placed %+v, want all cores of a node", p)
+	}
+	w.apply(Placed{Place: p})
+	to.CoresPerRank = 1
+	var closed *ClosedError
+	if _, err := w.try(TaskChanged{Task: task, Spec: &to}); !errors.As(err, &closed) {
+		t.Errorf("while it runs: %v", err)
+	}
+}
