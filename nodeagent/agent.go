@@ -81,6 +81,8 @@ type agent struct {
 	expiring   bool              // a search for task directories to delete is under way
 	expireNext time.Time
 	gpus       gpus
+	renewal    renewal
+	renewed    bool // ended for a successor
 }
 
 // event is something that happened to the agent.
@@ -89,7 +91,8 @@ type event func(a *agent)
 // Run is an agent's life. Children that the process has from before are left
 // alone; whatever else becomes its child is the agent's to end. It returns nil when the agent ended because nothing
 // was left to do or ctx was cancelled, and an error naming the place when it
-// could not start. ErrRunning says that another agent serves this directory,
+// could not start. ErrRenewed asks for the same again with the program that is now
+// at cfg.Executable. ErrRunning says that another agent serves this directory,
 // ErrRefused that its launcher does not let it in.
 func Run(ctx context.Context, cfg Config) error {
 	dir, lock, err := claimDir(cfg.Base)
@@ -107,6 +110,9 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg: cfg, dir: dir, ctx: ctx, events: make(chan event, 64), done: make(chan struct{}),
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{},
 		idleFor: idleFirst,
+	}
+	if fi, err := os.Stat(cfg.Executable); err == nil {
+		a.renewal.began = fi
 	}
 	node, err := probe.Live()
 	if err != nil {
@@ -179,6 +185,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if n := len(a.shims); a.refused != nil && n > 0 {
 		return fmt.Errorf("%w (%d jobs are still on this node)", a.refused, n)
 	}
+	if a.renewed && a.refused == nil && cfg.Standing {
+		return ErrRenewed
+	}
 	return a.refused
 }
 
@@ -218,24 +227,33 @@ func (a *agent) post(e event) bool {
 	}
 }
 
-// dialPause is the longest pause between two tries to reach the launcher.
-const dialPause = 5 * time.Second
+// dialFirst and dialPause are the shortest and the longest pause between two tries
+// to reach the launcher. A connection on which no session was opened is a try that
+// failed: a launcher that refuses is not to be asked ten times a second.
+const (
+	dialFirst = 100 * time.Millisecond
+	dialPause = 5 * time.Second
+)
 
 // dial keeps a connection to the launcher. An outage is told once, not each try.
 func (a *agent) dial(ctx context.Context) {
 	told := ""
-	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
+	for pause := dialFirst; ctx.Err() == nil; {
 		c, err := a.cfg.Dial(ctx)
 		if err == nil {
-			told, pause = "", 100*time.Millisecond
-			a.serve(ctx, c)
+			var opened bool
+			if opened, err = a.serve(ctx, c); opened {
+				told, pause, err = "", dialFirst, nil
+			}
 			_ = c.Close()
-		} else if errors.Is(err, ErrRefused) {
+		}
+		if errors.Is(err, ErrRefused) {
 			a.post(func(a *agent) { a.refused = err })
 			return
-		} else if ctx.Err() == nil && err.Error() != told {
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
-			a.cfg.Log.Warn("the launcher can't be reached", "err", err)
+			a.cfg.Log.Warn("there is no session with the launcher", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -255,7 +273,11 @@ func (a *agent) accept(ctx context.Context, l net.Listener) {
 				}
 				return
 			}
-			a.wg.Go(func() { a.serve(ctx, c) })
+			a.wg.Go(func() {
+				if opened, err := a.serve(ctx, c); !opened && err != nil {
+					a.cfg.Log.Info("session not opened", "err", err)
+				}
+			})
 		}
 	})
 }
@@ -274,8 +296,16 @@ func (a *agent) run(ctx context.Context) {
 			a.expire(time.Now())
 			a.gpus.tick(a, time.Now())
 			a.dropExpired()
+			if a.cfg.Standing && a.outdated() {
+				a.renewal.look(a.cfg.Executable)
+			}
 		}
 		if a.refused != nil || a.finished(time.Now()) {
+			return
+		}
+		if a.givesWay() {
+			a.cfg.Log.Info("giving way to another version of this program")
+			a.renewed = true
 			return
 		}
 	}

@@ -29,6 +29,7 @@ type session struct {
 	bye     bool            // the launcher wants nothing more
 	parted  bool            // it was told that nothing of it is left
 	updates bool            // NodeUpdate is wanted
+	renew   bool            // the launcher wants an agent of another version
 	hello   *wire.Hello     // whose model of the node the launcher has
 	shown   map[string]bool // ids of shims that the launcher knows from this session
 }
@@ -59,8 +60,9 @@ func (s *session) close() {
 	s.cancel()
 }
 
-// serve is a connection's life, in a goroutine of its own.
-func (a *agent) serve(ctx context.Context, conn net.Conn) {
+// serve is a connection's life, in a goroutine of its own. err says why no session
+// was opened; how one ends is no error.
+func (a *agent) serve(ctx context.Context, conn net.Conn) (opened bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	hc, closeConn := link.Client(conn)
@@ -71,10 +73,10 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	// The launcher must say who it is before it gets anything to do here.
 	hello, ok := a.greeting(ctx)
 	if !ok {
-		return
+		return false, nil
 	}
 	greet := time.AfterFunc(silence, cancel)
-	err := stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: hello}})
+	err = stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: hello}})
 	var w *wire.Welcome
 	if err == nil {
 		var m *wire.LauncherMessage
@@ -93,15 +95,14 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 		err = fmt.Errorf("the launcher speaks protocol %d, this agent %d to %d", w.GetProtocol(), wire.OldestVersion, wire.Version)
 	}
 	if err != nil {
-		a.cfg.Log.Info("session not opened", "err", err)
-		return
+		return false, err
 	}
 	s := &session{
 		cluster: w.GetCluster(), epoch: w.GetEpoch(), who: w.GetWho(),
 		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
 		usage: usageEvery(w.GetUsageMs()),
 		out:   link.NewQueue[*wire.AgentMessage](), over: make(chan struct{}), cancel: cancel,
-		shown: map[string]bool{}, updates: w.GetNodeUpdates(), hello: hello,
+		shown: map[string]bool{}, updates: w.GetNodeUpdates(), renew: w.GetRenew(), hello: hello,
 	}
 	defer close(s.over)
 	a.post(func(a *agent) { a.open(s) })
@@ -138,6 +139,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	s.close()
 	sender.Wait()
 	a.post(func(a *agent) { a.closed(s, bye) })
+	return true, nil
 }
 
 // open makes s the session of its cluster. An older session of the same
