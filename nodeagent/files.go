@@ -42,6 +42,13 @@ type files struct {
 	queue  []func()
 }
 
+// busy says whether something is asked for that has no answer yet.
+func (s *files) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active > 0 || len(s.queue) > 0
+}
+
 // do runs f soon; it reports false when too much waits already.
 func (s *files) do(wg *sync.WaitGroup, f func()) bool {
 	s.mu.Lock()

@@ -203,6 +203,7 @@ type launcher struct {
 	base, cluster string
 	epoch         uint64
 	usage         uint32
+	renew         bool
 }
 
 // dial opens a session and waits for the agent's inventory.
@@ -214,8 +215,14 @@ func dial(t *testing.T, base, cluster string, epoch uint64) (*launcher, *wire.In
 // dialUsage is dial of a launcher that wants the node's usage each usage ms.
 func dialUsage(t *testing.T, base, cluster string, epoch uint64, usage uint32) (*launcher, *wire.Inventory) {
 	t.Helper()
-	l := &launcher{t: t, in: make(chan *wire.AgentMessage, 1000), out: link.NewQueue[*wire.LauncherMessage](),
-		base: base, cluster: cluster, epoch: epoch, usage: usage}
+	return dialAs(t, &launcher{base: base, cluster: cluster, epoch: epoch, usage: usage})
+}
+
+// dialAs is dial of a launcher that wants what its fields say.
+func dialAs(t *testing.T, l *launcher) (*launcher, *wire.Inventory) {
+	t.Helper()
+	base := l.base
+	l.t, l.in, l.out = t, make(chan *wire.AgentMessage, 1000), link.NewQueue[*wire.LauncherMessage]()
 	conn, err := net.Dial("unix", dirOf(base).socket())
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +251,7 @@ func (l *launcher) Session(_ context.Context, s *connect.BidiStream[wire.AgentMe
 	}
 	l.in <- first
 	l.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: &wire.Welcome{
-		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage, NodeUpdates: true}}})
+		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage, NodeUpdates: true, Renew: l.renew}}})
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	defer l.out.Close()

@@ -95,7 +95,12 @@ func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags,
 		}
 		cfg.Standing = true
 	}
-	return nodeagent.Run(ctx, cfg)
+	err = nodeagent.Run(ctx, cfg)
+	if errors.Is(err, nodeagent.ErrRenewed) {
+		// In place: whoever watches this process keeps it.
+		err = fmt.Errorf("starting %s anew: %w", exe, syscall.Exec(exe, os.Args, os.Environ()))
+	}
+	return err
 }
 
 func newBridgeCommand(_ *app) *cobra.Command {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gangway/launcher/auth"
 )
 
 // buildVersion builds the program with a version of its own.
@@ -166,4 +168,37 @@ func TestUpgradeUnderRunningJobs(t *testing.T) {
 
 	submit(s, "after", release) // and the new one works
 	waitFor(t, "a task of the new agent ends", 20*time.Second, func() bool { return show(s, "after").State == "completed" })
+}
+
+// TestUpgradeOfAnIdleAgent: an agent that joined runs the program that is now at its
+// place as soon as a launcher of that version is there, in the same process.
+func TestUpgradeOfAnIdleAgent(t *testing.T) {
+	base, err := os.MkdirTemp("/tmp", "gwi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		endLocal(t, base)
+		_ = os.RemoveAll(base)
+	})
+	bin, next := filepath.Join(base, "gangway"), filepath.Join(base, "gangway.next")
+	buildVersion(t, "v1.0-old", bin)
+	buildVersion(t, "v1.1-new", next)
+	b := &bed{t: t, bin: bin, base: base, limit: 3 * time.Minute}
+	data := filepath.Join(base, "data")
+	s := b.up(data, "--no-nodes")
+	listen := strings.TrimPrefix(s.url(), "https://")
+	agent := s.member(s.joinToken(auth.JoinSpec{Node: "n1"}))
+	waitFor(t, "the old agent is there", 20*time.Second, func() bool { return s.nodeState("n1") == "idle" && strings.HasPrefix(s.agentVersion(), "v1.0-old") })
+	s.stop()
+	if err := os.Rename(next, bin); err != nil {
+		t.Fatal(err)
+	}
+	s = b.up(data, "--no-nodes", "--listen", listen)
+	waitFor(t, "the new agent is there", 30*time.Second, func() bool { return s.nodeState("n1") == "idle" && strings.HasPrefix(s.agentVersion(), "v1.1-new") })
+	select {
+	case <-agent.done:
+		t.Error("it is another process")
+	default:
+	}
 }

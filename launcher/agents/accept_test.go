@@ -182,3 +182,27 @@ func TestCutIsNotAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestRenew: agents of other versions are told to give way; those that are started by
+// the launcher's own bridge once, as the next may be no newer.
+func TestRenew(t *testing.T) {
+	w := newWorld(t)
+	w.fleet.cfg.Version = "2"
+	kept, joined := &node{kept: true}, &node{}
+	for i, c := range []struct {
+		n       *node
+		version string
+		want    bool
+	}{
+		{kept, "2", false}, {kept, "1", true}, {kept, "1", false}, {kept, "3", true},
+		{joined, "1", true}, {joined, "1", true}, {joined, "2", false},
+	} {
+		if got := w.fleet.renew(c.n, c.version); got != c.want {
+			t.Errorf("%d: version %s: %v", i, c.version, got)
+		}
+	}
+	w.fleet.cfg.Version = ""
+	if w.fleet.renew(joined, "1") {
+		t.Error("a launcher that does not mind renews")
+	}
+}

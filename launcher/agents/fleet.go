@@ -54,6 +54,7 @@ type Config struct {
 	Usage     time.Duration // between samples of the nodes' usage; 0: none
 	Base      string        // of the gangs' directories on the nodes; "": /tmp
 	Pool      string        // the nodes' pool, for the tasks' environment
+	Version   string        // of this program; idle agents of another are renewed. "": any will do
 	Log       *slog.Logger
 	// Failed is told of a connection that could not be made; it returns
 	// whether to try again.
@@ -98,6 +99,7 @@ type node struct {
 
 	usage   *job.Usage // the last sample; nil: none
 	version string     // of the agent that was here last
+	renewed string     // version of an agent that was told to give way
 	hangUp  func()     // ends that connection, or Keep; nil: none
 	kept    bool       // the launcher connects to it, see Keep
 }
@@ -273,6 +275,8 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	}
 	if err != nil {
 		welcome.Error = err.Error()
+	} else {
+		welcome.Renew = f.renew(h.node, hello.GetVersion())
 	}
 	if serr := stream.Send(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: welcome}}); serr != nil {
 		return serr

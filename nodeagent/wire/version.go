@@ -12,7 +12,8 @@ package wire
 //	1  2026-11-23  first: sessions, assignments by range, gangs with a mesh
 //	2  2026-11-23  kept tasks: output in files, the file service, the task's user;
 //	               Gone answers Goodbye; usage samples; retention of task directories;
-//	               unread results; the jobs' folders in inventories
+//	               unread results; the jobs' folders in inventories;
+//	               an idle agent of another version is renewed
 const Version = 2
 
 // OldestVersion is the oldest protocol that this build still speaks. Of a

@@ -1597,6 +1597,7 @@ type Welcome struct {
 	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                                 // the session is refused
 	UsageMs       uint32                 `protobuf:"varint,7,opt,name=usage_ms,json=usageMs,proto3" json:"usage_ms,omitempty"`             // Usage is wanted so often, at most each second; 0: not at all
 	NodeUpdates   bool                   `protobuf:"varint,8,opt,name=node_updates,json=nodeUpdates,proto3" json:"node_updates,omitempty"` // NodeUpdate is wanted
+	Renew         bool                   `protobuf:"varint,9,opt,name=renew,proto3" json:"renew,omitempty"`                                // the launcher is of another version: an agent that nobody uses gives way to one of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1683,6 +1684,13 @@ func (x *Welcome) GetUsageMs() uint32 {
 func (x *Welcome) GetNodeUpdates() bool {
 	if x != nil {
 		return x.NodeUpdates
+	}
+	return false
+}
+
+func (x *Welcome) GetRenew() bool {
+	if x != nil {
+		return x.Renew
 	}
 	return false
 }
@@ -4577,7 +4585,7 @@ const file_wire_proto_rawDesc = "" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.gangway.wire.v1.HeartbeatH\x00R\theartbeat\x124\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbye\x12A\n" +
 	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequestB\x03\n" +
-	"\x01m\"\xd6\x01\n" +
+	"\x01m\"\xec\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
@@ -4586,7 +4594,8 @@ const file_wire_proto_rawDesc = "" +
 	"\blease_ms\x18\x05 \x01(\x04R\aleaseMs\x12\x14\n" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12\x19\n" +
 	"\busage_ms\x18\a \x01(\rR\ausageMs\x12!\n" +
-	"\fnode_updates\x18\b \x01(\bR\vnodeUpdates\"d\n" +
+	"\fnode_updates\x18\b \x01(\bR\vnodeUpdates\x12\x14\n" +
+	"\x05renew\x18\t \x01(\bR\x05renew\"d\n" +
 	"\aDesired\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12-\n" +
 	"\x03set\x18\x02 \x03(\v2\x1b.gangway.wire.v1.AssignmentR\x03set\x12\x16\n" +
