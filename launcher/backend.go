@@ -131,7 +131,7 @@ func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, 
 // submit adds a job, with its tasks if it has some, and returns its uid.
 func (b *backend) submit(ctx context.Context, spec job.Spec) (string, error) {
 	uid := randomID(4)
-	return uid, b.do(ctx, state.JobSubmitted{UID: uid, Spec: spec, Unique: true, Open: len(spec.Tasks) == 0})
+	return uid, stopping(ofTask(spec, b.ctl.Do(ctx, state.JobSubmitted{UID: uid, Spec: spec, Unique: true, Open: len(spec.Tasks) == 0})))
 }
 
 func (b *backend) checkPool(id string) error {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,7 +148,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	})
 	u.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
-		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Version: cfg.Version, Log: cfg.Log, Failed: u.connectFailed,
 		Folders: func(node string, folders []string) {
 			u.group.Go(func() { u.api.clearUnknown(node, folders) })
 		},
@@ -423,6 +424,19 @@ func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec j
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err
+}
+
+// ofTask names the task, by its place in the job, of which a refusal is.
+func ofTask(spec job.Spec, err error) error {
+	var impossible *state.ImpossibleError
+	if !errors.As(err, &impossible) {
+		return err
+	}
+	i := slices.IndexFunc(spec.Tasks, func(t job.TaskSpec) bool { return t.ID == impossible.ID })
+	if i < 0 {
+		return err
+	}
+	return &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: impossible.Error()}
 }
 
 // expel keeps a removed node out: one that joined would be back with its next

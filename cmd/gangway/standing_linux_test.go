@@ -222,6 +222,10 @@ func TestJobsAndTasks(t *testing.T) {
 	if _, errs, status := gangway("job: x\ntsaks: []\n", "submit", "-"); status != exitUsage || !strings.Contains(errs, "standard input:2:1") {
 		t.Errorf("a wrong file: %d, %q", status, errs)
 	}
+	if _, errs, status := gangway("job: x\ntasks:\n  - name: a\n    command: x\n  - name: b\n    nodes: 99\n    ranks-per-node: 1\n    command: x\n", "submit", "-"); status != exitUsage ||
+		!strings.Contains(errs, "standard input:5:5: task x/b") || !strings.Contains(errs, "99 nodes") {
+		t.Errorf("a file with a task that can never run: %d, %q", status, errs)
+	}
 	want(t, 1, "piped: 1 succeeded, 1 failed", "", "job", "wait", "piped")
 
 	want(t, 0, "^JOB +STATE +WAITING [^\n]*\n$", "", "job", "list")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ const commandTask = "main"
 
 // submitFlags are those of submit beside what run has too.
 type submitFlags struct {
+	file                string // the job file's name, for messages, and what is in it
+	text                []byte
 	run                 runFlags
 	launcher            launcherFlags
 	wait, follow, exact bool
@@ -106,7 +109,7 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	if bad != "" {
 		return job.Spec{}, usagef("say it in the file; --name and --priority can be given here", "--%s is of a command, not of a job file", bad)
 	}
-	spec, err := readJobFile(a, args[0])
+	spec, err := f.readJobFile(a, args[0])
 	if err != nil {
 		return job.Spec{}, err
 	}
@@ -154,7 +157,7 @@ func submitProblems(err error) error {
 
 // submit adds the job, says its id, and waits for it if asked to.
 func (a *app) submit(ctx context.Context, c *client.Client, f *submitFlags, spec job.Spec) error {
-	id, err := addJob(ctx, c, spec, f.exact, f.made)
+	id, err := addJob(ctx, c, spec, f.exact, f.refusal)
 	if err != nil {
 		return err
 	}
@@ -251,15 +254,9 @@ func (a *app) ended(ctx context.Context, c *client.Client, e jobEnd, one string)
 const maxNumbered = 100_000
 
 // addJob submits a job, under an id with a number if its own is taken and that is
-// allowed. command says that flags made it, and not a file.
-func addJob(ctx context.Context, c *client.Client, spec job.Spec, exact, command bool) (string, error) {
+// allowed. refused words what the launcher says of it.
+func addJob(ctx context.Context, c *client.Client, spec job.Spec, exact bool, refused func(error) error) (string, error) {
 	base := spec.ID
-	refused := func(err error) error {
-		if command {
-			return submitRefusal(err)
-		}
-		return err
-	}
 	id, err := c.Submit(ctx, spec)
 	if !client.Is(err, "JobExists") || exact {
 		if exact && client.Is(err, "JobExists") {
@@ -297,6 +294,36 @@ func nextNumber(ctx context.Context, c *client.Client, base string) (int, error)
 	return next, nil
 }
 
+// refusal words what the launcher says of the job by what the user wrote: flags, or
+// a file.
+func (f *submitFlags) refusal(err error) error {
+	if f.made {
+		return submitRefusal(err)
+	}
+	var no *client.Error
+	if !errors.As(err, &no) {
+		return err
+	}
+	task := -1
+	for _, v := range no.Values {
+		switch v.Key {
+		case "PropertyName":
+			rest, ok := strings.CutPrefix(v.Value, "tasks[")
+			n, _, _ := strings.Cut(rest, "]")
+			i, err := strconv.Atoi(n)
+			if task = -1; ok && err == nil {
+				task = i
+			}
+		case "Reason":
+			if task >= 0 {
+				err = jobfile.Refused(f.file, f.text, task, v.Value, "")
+				return &userError{msg: err.Error(), code: exitUsage, err: err}
+			}
+		}
+	}
+	return err
+}
+
 // submitRefusal words what the launcher says of the job's fields by flags.
 func submitRefusal(err error) error {
 	var no *client.Error
@@ -310,7 +337,7 @@ func submitRefusal(err error) error {
 		case "PropertyName":
 			field = v.Value
 		case "Reason":
-			if field != "" && field != "gangway" {
+			if field != "" && field != "gangway" && !strings.HasSuffix(field, "]") {
 				found = append(found, job.Problem{Field: field, Text: v.Value})
 			}
 			field = ""
@@ -328,19 +355,20 @@ const maxJobFile = jobfile.MaxSize + 1
 
 // readJobFile reads the job file at path; "-" is standard input. Tasks that name
 // no directory get the current one, as those of a command.
-func readJobFile(a *app, path string) (job.Spec, error) {
+func (f *submitFlags) readJobFile(a *app, path string) (job.Spec, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return job.Spec{}, fmt.Errorf("the current directory: %w", err)
 	}
 	var spec job.Spec
+	f.file = path
 	if path == "-" {
-		var text []byte
-		if text, err = io.ReadAll(io.LimitReader(a.stdin, maxJobFile)); err == nil {
-			spec, err = jobfile.ParseIn(cwd, "standard input", text)
+		f.file = "standard input"
+		if f.text, err = io.ReadAll(io.LimitReader(a.stdin, maxJobFile)); err == nil {
+			spec, err = jobfile.ParseIn(cwd, f.file, f.text)
 		}
-	} else {
-		spec, err = jobfile.Load(path)
+	} else if f.text, err = jobfile.ReadFile(path); err == nil {
+		spec, err = jobfile.ParseIn(filepath.Dir(path), path, f.text)
 	}
 	var wrong *jobfile.Errors
 	switch {

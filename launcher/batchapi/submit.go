@@ -3,8 +3,11 @@ package batchapi
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"reflect"
+	"strings"
 
 	"gangway/launcher/job"
 )
@@ -28,7 +31,7 @@ func (c *call) submit() error {
 		if errors.As(err, &tooLarge) {
 			return err
 		}
-		return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", err.Error()})
+		return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", jsonReason(err)})
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", "something follows the job"})
@@ -39,6 +42,51 @@ func (c *call) submit() error {
 	}
 	c.write(http.StatusCreated, submitBody{ID: id})
 	return nil
+}
+
+// jsonReason says what is wrong with a body in JSON's words: encoding/json words it by
+// the types of this program.
+func jsonReason(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("JSON error at byte %d: %s", syntax.Offset, syntax)
+	case errors.As(err, &kind):
+		want := "another value"
+		switch kind.Type.Kind() {
+		case reflect.String:
+			want = "a string"
+		case reflect.Bool:
+			want = "true or false"
+		case reflect.Slice, reflect.Array:
+			want = "a list"
+			if kind.Type.Elem().Kind() == reflect.Uint8 {
+				want = "a string in base64"
+			}
+		case reflect.Struct, reflect.Map:
+			want = "an object"
+		case reflect.Float32, reflect.Float64:
+			want = "a number"
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			want = "a whole number within its range"
+		case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			want = "a whole number within its range, not negative"
+		}
+		where := "the job"
+		if kind.Field != "" {
+			where = kind.Field
+		}
+		return fmt.Sprintf("%s (near byte %d): %s is needed, not %s", where, kind.Offset, want, kind.Value)
+	case errors.Is(err, io.EOF):
+		return "the body is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "JSON error: it ends early"
+	}
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return "the property " + field + " is unknown"
+	}
+	return "JSON error: a value can't be read: " + strings.TrimPrefix(err.Error(), "json: ")
 }
 
 func (c *call) metrics() error {

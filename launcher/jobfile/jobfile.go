@@ -32,11 +32,21 @@ func ParseIn(dir, name string, text []byte) (job.Spec, error) {
 // Load reads the job file at path; the files it names are relative to its
 // directory. The error is of type *Errors if the file could be read.
 func Load(path string) (job.Spec, error) {
-	text, err := readAtMost(path, MaxSize+1) // Parse says that it is too large
+	text, err := ReadFile(path)
 	if err != nil {
-		return job.Spec{}, fmt.Errorf("job file: %w; give the path of a file that you can read", err)
+		return job.Spec{}, err
 	}
 	return ParseIn(filepath.Dir(path), path, text)
+}
+
+// ReadFile returns the text of the job file at path; of one that is too large, as
+// much as Parse needs to say so.
+func ReadFile(path string) ([]byte, error) {
+	text, err := readAtMost(path, MaxSize+1)
+	if err != nil {
+		return nil, fmt.Errorf("job file: %w; give the path of a file that you can read", err)
+	}
+	return text, nil
 }
 
 // readAtMost reads a file's first n bytes.
