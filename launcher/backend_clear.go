@@ -3,7 +3,9 @@ package launcher
 import (
 	"context"
 	"errors"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,18 +66,20 @@ func (b *backend) clearOn(node, folder string) {
 	}
 }
 
-// clearUnknown deletes the folders on a node of jobs that are no more: they were
+// clearUnknown deletes what a node has of jobs and tasks that are no more: they were
 // deleted while it was away.
 func (b *backend) clearUnknown(node string, folders []string) {
 	var unknown []string
+	thinned := map[string]string{} // jobs' folders, and the jobs' uids
 	if err := b.read(b.life, func(c *state.Cluster) error {
 		for _, f := range folders {
 			uid, ok := strings.CutPrefix(path.Base(f), "job-")
-			if !ok {
-				continue // not of this version's making
-			}
-			if !c.Owns(f, uid) {
+			switch {
+			case !ok: // not of this version's making
+			case !c.Owns(f, uid):
 				unknown = append(unknown, f)
+			case c.Thinned(uid):
+				thinned[f] = uid
 			}
 		}
 		return nil
@@ -84,5 +88,39 @@ func (b *backend) clearUnknown(node string, folders []string) {
 	}
 	for _, f := range unknown {
 		b.clearOn(node, f)
+	}
+	for _, f := range slices.Sorted(maps.Keys(thinned)) {
+		b.clearTasks(node, f, thinned[f])
+	}
+}
+
+// clearTasks deletes the folders in a job's folder that are no task's. What is there
+// belongs to a task that was known before it was listed, so that what is not known
+// after that is of a task that is no more.
+func (b *backend) clearTasks(node, folder, uid string) {
+	for cursor := ""; ; {
+		ctx, cancel := context.WithTimeout(b.life, 30*time.Second)
+		r, err := b.fleet.Files(ctx, node, &wire.FileRequest{Op: wire.FileOp_FILE_OP_LIST, Path: folder, Cursor: cursor})
+		cancel()
+		if err != nil || r.GetCode() != wire.FileError_FILE_ERROR_NONE {
+			return // its next session begins with all of it
+		}
+		var unknown []string
+		if err := b.read(b.life, func(c *state.Cluster) error {
+			for _, e := range r.GetEntries() {
+				if !c.OwnsTask(uid, path.Base(e.GetPath())) {
+					unknown = append(unknown, e.GetPath())
+				}
+			}
+			return nil
+		}); err != nil {
+			return
+		}
+		for _, f := range unknown {
+			b.clearOn(node, f)
+		}
+		if cursor = r.GetCursor(); !r.GetMore() || cursor == "" {
+			return
+		}
 	}
 }

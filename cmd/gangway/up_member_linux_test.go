@@ -83,6 +83,9 @@ func TestUpRotation(t *testing.T) {
 	first := s.joinToken(auth.JoinSpec{})
 	agent := s.member(first)
 	waitFor(t, "n1 is idle", 20*time.Second, func() bool { return s.nodeState("n1") == "idle" })
+	if out := agent.out.String(); !strings.Contains(out, "joined as n1") {
+		t.Errorf("the agent that joined says:\n%s", out)
+	}
 	if out := s.runs("long", "/bin/sh -c 'sleep 13; echo done'"); out != "done\n" {
 		t.Errorf("the job under two renewals says %q", out)
 	}
@@ -153,7 +156,7 @@ func TestUpJoinEnds(t *testing.T) {
 	waitFor(t, "n1 has connected again", 20*time.Second, func() bool { return again.connections() == 2 && again.nodeState("n1") == "idle" })
 }
 
-// TestUpDeletedWhileAway: the files of a job that is deleted while a node is away
+// TestUpDeletedWhileAway: the files of a job, or a task, that is deleted while a node is away
 // go when the node is back; those of others stay.
 func TestUpDeletedWhileAway(t *testing.T) {
 	s := upLocal(t, "--no-nodes")
@@ -172,9 +175,29 @@ func TestUpDeletedWhileAway(t *testing.T) {
 	if folders("stays") != 1 || folders("goes") != 1 {
 		t.Fatal("the jobs have left no files")
 	}
+	tasks := func(id string) int {
+		found, err := filepath.Glob(filepath.Join(s.base, "gangway-tasks-*", "workitems", "stays", "job-*", id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	c := s.overSocket()
+	if status, body := s.ask(c, "", "POST", "/jobs/stays/tasks?"+apiVersion, `{"id":"u","commandLine":"echo three"}`); status != 201 {
+		t.Fatalf("add: %d %s", status, body)
+	}
+	waitFor(t, "another task of the job is completed", 20*time.Second, func() bool {
+		_, body := s.ask(c, "", "GET", "/jobs/stays/tasks/u?"+apiVersion, "")
+		return strings.Contains(body, `"state":"completed"`)
+	})
+	if tasks("t") != 1 || tasks("u") != 1 {
+		t.Fatal("the tasks have left no files")
+	}
 	_ = agent.Process.Kill()
 	<-agent.done
-	c := s.overSocket()
+	if status, body := s.ask(c, "", "DELETE", "/jobs/stays/tasks/u?"+apiVersion, ""); status != 200 {
+		t.Fatalf("delete: %d %s", status, body)
+	}
 	if status, body := s.ask(c, "", "DELETE", "/jobs/goes?"+apiVersion, ""); status != 202 {
 		t.Fatalf("delete: %d %s", status, body)
 	}
@@ -187,7 +210,8 @@ func TestUpDeletedWhileAway(t *testing.T) {
 	}
 	s.member(token)
 	waitFor(t, "its files are gone", 20*time.Second, func() bool { return folders("goes") == 0 })
-	if folders("stays") != 1 {
+	waitFor(t, "the deleted task's files are gone", 20*time.Second, func() bool { return tasks("u") == 0 })
+	if folders("stays") != 1 || tasks("t") != 1 {
 		t.Error("another job's files are gone")
 	}
 }
