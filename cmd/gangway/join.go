@@ -35,6 +35,7 @@ func (j joinFlags) dialer(ctx context.Context, log *slog.Logger) (func(context.C
 	if err != nil {
 		return nil, err
 	}
+	log.Info("joined as "+id.Node(), "launcher", id.URL())
 	go id.Keep(ctx)
 	u, err := url.Parse(id.URL())
 	if err != nil {
