@@ -149,6 +149,11 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.forker.Close()
 	a.forker.StartReaper()
 	a.adopt(ctx)
+	known := map[string]bool{}
+	for id := range a.shims {
+		known[id] = true
+	}
+	a.wg.Go(func() { sweepSharedMemory(known, cfg.Log) })
 	a.gpus.begin(a)
 	a.accept(ctx, l)
 	if cfg.Listener != nil {

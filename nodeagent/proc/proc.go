@@ -126,5 +126,8 @@ func (e *StuckError) Error() string {
 // SharedMemoryDir is the directory for the shared memory of the job whose
 // directory on the node is nodeDir. Who removes the one removes the other.
 func SharedMemoryDir(nodeDir string) string {
-	return filepath.Join("/dev/shm", filepath.Base(nodeDir))
+	return filepath.Join(SharedMemoryRoot, filepath.Base(nodeDir))
 }
+
+// SharedMemoryRoot is what SharedMemoryDir's are in.
+const SharedMemoryRoot = "/dev/shm"
