@@ -223,7 +223,7 @@ func (b *backend) schedule(ctx context.Context, pool string, what state.NodeDrai
 	if err := b.checkPool(pool); err != nil {
 		return err
 	}
-	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
+	err := b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
 		n, ok := c.Node(what.Node)
 		switch {
 		case !ok:
@@ -235,6 +235,10 @@ func (b *backend) schedule(ctx context.Context, pool string, what state.NodeDrai
 		}
 		return nil, &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "tasks are scheduled to node " + what.Node + " already"}
 	}))
+	if err == nil {
+		b.fleet.Look(what.Node) // it is drained because, and resumed as, something there was changed
+	}
+	return err
 }
 
 // leave forgets a drained node as soon as nothing is left there.

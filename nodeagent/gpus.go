@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -117,7 +118,9 @@ type gpus struct {
 	node     topology.Node // without GPUs
 	there    bool          // there may be some
 	asking   bool
-	known    bool // they were asked for, or took too long
+	again    bool     // ask once more when they have answered
+	slots    []uint32 // of the published model, see topology.GPUSlot
+	known    bool     // they were asked for, or took too long
 	stuck    bool
 	began    time.Time
 	next     time.Time // when to ask again
@@ -150,6 +153,36 @@ func (g *gpus) ask(a *agent) {
 		}
 		a.post(func(a *agent) { a.gpus.answer(a, m, r) })
 	})
+}
+
+// look asks the drivers again before it is time, also one that was loaded since or
+// did not answer.
+func (g *gpus) look(a *agent) {
+	if g.stuck = false; g.asking {
+		g.again = true
+		return
+	}
+	if !g.there {
+		g.there = gpu.Plausible(a.gpuMachine(), g.node)
+	}
+	if g.there {
+		g.ask(a)
+	}
+}
+
+// left returns the first of the slots that the node does not have now, as people
+// name it.
+func (g *gpus) left(ids []uint32) (name string, ok bool) {
+	for _, id := range ids {
+		if slices.Contains(g.slots, id) {
+			continue
+		}
+		if name = fmt.Sprintf("GPU %d", id%topology.GPUSlotID(0, 0)); id >= topology.GPUSlotID(0, 0) {
+			name += fmt.Sprintf(", instance %d,", id/topology.GPUSlotID(0, 0)-1)
+		}
+		return name, true
+	}
+	return "", false
 }
 
 // waiting says whether launchers are kept waiting for the drivers.
@@ -214,6 +247,10 @@ func (g *gpus) answer(a *agent, m gpu.Machine, r gpu.Result) {
 	for s := range a.sessions {
 		g.tell(a, s)
 	}
+	if g.again {
+		g.again = false
+		g.ask(a)
+	}
 }
 
 // publish makes n the node's model for launchers and shims that come.
@@ -223,6 +260,7 @@ func (g *gpus) publish(a *agent, n topology.Node) {
 		a.cfg.Log.Error("encoding the probed node", "err", err)
 		return
 	}
+	g.slots = n.GPUSlotIDs()
 	h := proto.CloneOf(a.hello)
 	h.NodeJson = b
 	a.hello = h

@@ -93,11 +93,14 @@ func TestGPUsOfTheNode(t *testing.T) {
 
 // TestGPUClaims: two launchers do not get the same GPU.
 func TestGPUClaims(t *testing.T) {
-	base := tempBase(t)
-	startTestAgent(t, agentConfig(base))
+	base, dir := tempBase(t), t.TempDir()
+	gpufake.Machine{GPUs: fakeGPUs(2)}.Install(t, dir)
+	cfg := agentConfig(base)
+	cfg.GPUs = source(dir)
+	startTestAgent(t, cfg)
 	one, _ := dial(t, base, "one", 1)
 	first := one.assignment("first", "stay", "0")
-	first.Gpus = []uint32{0, 65536}
+	first.Gpus = []uint32{0, 1}
 	one.set(first)
 	one.ready("first")
 	two, inv := dial(t, base, "two", 1)
@@ -105,10 +108,10 @@ func TestGPUClaims(t *testing.T) {
 		t.Errorf("foreign claims %v", f)
 	}
 	second := two.assignment("second", "stay", "1")
-	second.Gpus = []uint32{65536}
+	second.Gpus = []uint32{1}
 	two.set(second)
 	m := two.wait("a refusal", func(m *wire.AgentMessage) bool { return m.GetError() != nil })
-	if e := m.GetError(); e.GetCode() != wire.ErrorCode_ERROR_CLAIMED || !strings.Contains(e.GetMessage(), "GPU 65536 is held by") {
+	if e := m.GetError(); e.GetCode() != wire.ErrorCode_ERROR_CLAIMED || !strings.Contains(e.GetMessage(), "GPU 1 is held by") {
 		t.Errorf("%v", e)
 	}
 }
@@ -200,4 +203,43 @@ func TestGPUProgramOutput(t *testing.T) {
 	if out, err := run("sleep 300 & echo x\n", 100); out != "x\n" || err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("%q, %v after %v", out, err, time.Since(began))
 	}
+}
+
+// TestGPUThatLeft: what was placed on a GPU that has just gone is refused; asked to
+// look again, the agent finds it when it is back.
+func TestGPUThatLeft(t *testing.T) {
+	base, dir := tempBase(t), t.TempDir()
+	gpufake.Machine{GPUs: fakeGPUs(2)}.Install(t, dir)
+	cfg := agentConfig(base)
+	cfg.GPUs = source(dir) // it does not look again by itself
+	startTestAgent(t, cfg)
+	l, _ := dial(t, base, "c", 1)
+	look := func(want ...uint32) {
+		t.Helper()
+		l.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Look{Look: &wire.Look{}}})
+		m := l.wait("an update", func(m *wire.AgentMessage) bool { return m.GetNodeUpdate() != nil })
+		if got := nodeOf(t, m.GetNodeUpdate().GetNodeJson()).GPUSlotIDs(); !slices.Equal(got, want) {
+			t.Errorf("GPUs %v, want %v", got, want)
+		}
+	}
+	gpufake.Machine{GPUs: fakeGPUs(1)}.Install(t, dir)
+	look(0)
+	for _, c := range []struct {
+		gpu  uint32
+		want string
+	}{{1, "GPU 1 is no longer on this node"}, {topology.GPUSlotID(0, 2), "GPU 0, instance 2, is no longer"}} {
+		as := l.assignment("late", "stay", "0")
+		as.Gpus = []uint32{0, c.gpu}
+		l.set(as)
+		m := l.wait("a refusal", func(m *wire.AgentMessage) bool { return m.GetError() != nil })
+		if e := m.GetError(); e.GetCode() != wire.ErrorCode_ERROR_CLAIMED || !strings.Contains(e.GetMessage(), c.want) {
+			t.Errorf("%v, want %q", e, c.want)
+		}
+	}
+	gpufake.Machine{GPUs: fakeGPUs(2)}.Install(t, dir)
+	look(0, 1)
+	as := l.assignment("now", "stay", "0")
+	as.Gpus = []uint32{0, 1}
+	l.set(as)
+	l.ready("now")
 }

@@ -231,6 +231,8 @@ func (a *agent) handle(s *session, m *wire.LauncherMessage) {
 			s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
 				Id: m.ToShim.GetId(), Lost: true, Reason: "it is not on this node"}}})
 		}
+	case *wire.LauncherMessage_Look:
+		a.gpus.look(a)
 	case *wire.LauncherMessage_FileRequest:
 		a.fileRequest(s, m.FileRequest)
 	case *wire.LauncherMessage_Heartbeat:

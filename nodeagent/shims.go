@@ -196,6 +196,11 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		refuse(wire.ErrorCode_ERROR_SPEC, err)
 		return
 	}
+	if name, ok := a.gpus.left(as.GetGpus()); ok {
+		// The launcher hears of it, or has: what it placed crossed that on the way.
+		refuse(wire.ErrorCode_ERROR_CLAIMED, fmt.Errorf("%s is no longer on this node, or has a problem", name))
+		return
+	}
 	for _, sh := range a.sorted() {
 		if sh.e.Cluster == s.cluster {
 			continue

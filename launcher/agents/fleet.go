@@ -385,6 +385,16 @@ func (f *Fleet) Want(name string, parts []state.Part) {
 	n.parts, n.told = parts, true
 }
 
+// Look asks the node's agent to look at its GPUs again; without a session it does
+// so with the next.
+func (f *Fleet) Look(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nodes[name]; n != nil && n.session != nil {
+		n.session.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Look{Look: &wire.Look{}}})
+	}
+}
+
 // Send carries a message to a shim; it is lost when the node has no session,
 // as everything that matters is said again.
 func (f *Fleet) Send(name string, m *wire.ToShim) {

@@ -1451,6 +1451,7 @@ type LauncherMessage struct {
 	//	*LauncherMessage_Heartbeat
 	//	*LauncherMessage_Goodbye
 	//	*LauncherMessage_FileRequest
+	//	*LauncherMessage_Look
 	M             isLauncherMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1547,6 +1548,15 @@ func (x *LauncherMessage) GetFileRequest() *FileRequest {
 	return nil
 }
 
+func (x *LauncherMessage) GetLook() *Look {
+	if x != nil {
+		if x, ok := x.M.(*LauncherMessage_Look); ok {
+			return x.Look
+		}
+	}
+	return nil
+}
+
 type isLauncherMessage_M interface {
 	isLauncherMessage_M()
 }
@@ -1575,6 +1585,10 @@ type LauncherMessage_FileRequest struct {
 	FileRequest *FileRequest `protobuf:"bytes,6,opt,name=file_request,json=fileRequest,proto3,oneof"`
 }
 
+type LauncherMessage_Look struct {
+	Look *Look `protobuf:"bytes,7,opt,name=look,proto3,oneof"`
+}
+
 func (*LauncherMessage_Welcome) isLauncherMessage_M() {}
 
 func (*LauncherMessage_Desired) isLauncherMessage_M() {}
@@ -1586,6 +1600,46 @@ func (*LauncherMessage_Heartbeat) isLauncherMessage_M() {}
 func (*LauncherMessage_Goodbye) isLauncherMessage_M() {}
 
 func (*LauncherMessage_FileRequest) isLauncherMessage_M() {}
+
+func (*LauncherMessage_Look) isLauncherMessage_M() {}
+
+// Look asks the agent to look at its GPUs again, now: somebody has worked on the
+// node. NodeUpdate tells of what has changed.
+type Look struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Look) Reset() {
+	*x = Look{}
+	mi := &file_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Look) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Look) ProtoMessage() {}
+
+func (x *Look) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Look.ProtoReflect.Descriptor instead.
+func (*Look) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{13}
+}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1604,7 +1658,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1670,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1683,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
@@ -1708,7 +1762,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1774,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1787,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Desired) GetFull() bool {
@@ -1766,7 +1820,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1832,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1845,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -1812,7 +1866,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1878,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1891,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 // FileRequest asks for something below the agent's task root. No path leads
@@ -1858,7 +1912,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1924,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1937,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FileRequest) GetSeq() uint64 {
@@ -1958,7 +2012,7 @@ type FileReply struct {
 
 func (x *FileReply) Reset() {
 	*x = FileReply{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2024,7 @@ func (x *FileReply) String() string {
 func (*FileReply) ProtoMessage() {}
 
 func (x *FileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2037,7 @@ func (x *FileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReply.ProtoReflect.Descriptor instead.
 func (*FileReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FileReply) GetSeq() uint64 {
@@ -2056,7 +2110,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2122,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2135,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -2179,7 +2233,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2245,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2258,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Assignment) GetId() string {
@@ -2528,7 +2582,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2594,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2607,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ToShim) GetId() string {
@@ -2704,7 +2758,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2770,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2783,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -2756,7 +2810,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +2822,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +2835,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -2857,7 +2911,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2923,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2936,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *End) GetReason() string {
@@ -2908,7 +2962,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +2974,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +2987,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -2954,7 +3008,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3020,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3033,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -3014,7 +3068,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3080,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3093,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -3058,7 +3112,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3124,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3137,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -3101,7 +3155,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3167,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3180,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 type FileChunk struct {
@@ -3143,7 +3197,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3209,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3222,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FileChunk) GetName() string {
@@ -3234,7 +3288,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3300,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3313,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FromShim) GetId() string {
@@ -3419,7 +3473,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3485,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3498,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -3481,7 +3535,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3547,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3560,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -3564,7 +3618,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3630,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3643,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -3680,7 +3734,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3746,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3759,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -3742,7 +3796,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3808,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3821,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -3814,7 +3868,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3880,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3893,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -3860,7 +3914,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +3926,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +3939,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FileAck) GetName() string {
@@ -3919,7 +3973,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3931,7 +3985,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3944,7 +3998,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Notice) GetText() string {
@@ -3985,7 +4039,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +4051,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +4064,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Result) GetRange() *Range {
@@ -4125,7 +4179,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4137,7 +4191,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4150,7 +4204,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -4208,7 +4262,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4220,7 +4274,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4233,7 +4287,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -4280,7 +4334,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4292,7 +4346,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4305,7 +4359,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4381,7 +4435,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4393,7 +4447,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4406,7 +4460,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -4577,15 +4631,17 @@ const file_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12.\n" +
 	"\x04code\x18\x03 \x01(\x0e2\x1a.gangway.wire.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xeb\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x98\x03\n" +
 	"\x0fLauncherMessage\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.gangway.wire.v1.WelcomeH\x00R\awelcome\x124\n" +
 	"\adesired\x18\x02 \x01(\v2\x18.gangway.wire.v1.DesiredH\x00R\adesired\x122\n" +
 	"\ato_shim\x18\x03 \x01(\v2\x17.gangway.wire.v1.ToShimH\x00R\x06toShim\x12:\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.gangway.wire.v1.HeartbeatH\x00R\theartbeat\x124\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbye\x12A\n" +
-	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequestB\x03\n" +
-	"\x01m\"\xec\x01\n" +
+	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequest\x12+\n" +
+	"\x04look\x18\a \x01(\v2\x15.gangway.wire.v1.LookH\x00R\x04lookB\x03\n" +
+	"\x01m\"\x06\n" +
+	"\x04Look\"\xec\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
@@ -4910,7 +4966,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -4932,47 +4988,48 @@ var file_wire_proto_goTypes = []any{
 	(*ShimGone)(nil),        // 17: gangway.wire.v1.ShimGone
 	(*AgentError)(nil),      // 18: gangway.wire.v1.AgentError
 	(*LauncherMessage)(nil), // 19: gangway.wire.v1.LauncherMessage
-	(*Welcome)(nil),         // 20: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 21: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 22: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 23: gangway.wire.v1.Goodbye
-	(*FileRequest)(nil),     // 24: gangway.wire.v1.FileRequest
-	(*FileReply)(nil),       // 25: gangway.wire.v1.FileReply
-	(*FileEntry)(nil),       // 26: gangway.wire.v1.FileEntry
-	(*Assignment)(nil),      // 27: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 28: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 29: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 30: gangway.wire.v1.Peer
-	(*End)(nil),             // 31: gangway.wire.v1.End
-	(*Signal)(nil),          // 32: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 33: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 34: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 35: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 36: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 37: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 38: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 39: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 40: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 41: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 42: gangway.wire.v1.Started
-	(*Output)(nil),          // 43: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 44: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 45: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 46: gangway.wire.v1.Notice
-	(*Result)(nil),          // 47: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 48: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 49: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 50: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 51: gangway.wire.v1.Frame
+	(*Look)(nil),            // 20: gangway.wire.v1.Look
+	(*Welcome)(nil),         // 21: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 22: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 23: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 24: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 25: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 26: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 27: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 28: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 29: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 30: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 31: gangway.wire.v1.Peer
+	(*End)(nil),             // 32: gangway.wire.v1.End
+	(*Signal)(nil),          // 33: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 34: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 35: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 36: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 37: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 38: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 39: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 40: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 41: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 42: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 43: gangway.wire.v1.Started
+	(*Output)(nil),          // 44: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 45: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 46: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 47: gangway.wire.v1.Notice
+	(*Result)(nil),          // 48: gangway.wire.v1.Result
+	(*RankExit)(nil),        // 49: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 50: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 51: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 52: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
 	13, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
 	14, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	38, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	39, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
 	17, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
 	18, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	25, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	26, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
 	11, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
 	12, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
 	10, // 9: gangway.wire.v1.AgentMessage.node_update:type_name -> gangway.wire.v1.NodeUpdate
@@ -4983,55 +5040,56 @@ var file_wire_proto_depIdxs = []int32{
 	8,  // 14: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
 	8,  // 15: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
 	1,  // 16: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	20, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	21, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	28, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	22, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	23, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	24, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
-	27, // 23: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
-	2,  // 24: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
-	3,  // 25: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
-	26, // 26: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
-	8,  // 27: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
-	4,  // 28: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	29, // 29: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	31, // 30: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	32, // 31: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	33, // 32: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	34, // 33: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	35, // 34: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	36, // 35: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	37, // 36: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	30, // 37: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	8,  // 38: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	39, // 39: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	41, // 40: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	42, // 41: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	43, // 42: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	44, // 43: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	47, // 44: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	46, // 45: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	45, // 46: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	40, // 47: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	49, // 48: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	5,  // 49: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	7,  // 50: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	49, // 51: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	48, // 52: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	6,  // 53: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	27, // 54: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	50, // 55: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	28, // 56: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	38, // 57: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	15, // 58: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	9,  // 59: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	19, // 60: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	60, // [60:61] is the sub-list for method output_type
-	59, // [59:60] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	21, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	22, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	29, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	23, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	24, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	25, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	20, // 23: gangway.wire.v1.LauncherMessage.look:type_name -> gangway.wire.v1.Look
+	28, // 24: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	2,  // 25: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
+	3,  // 26: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
+	27, // 27: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	8,  // 28: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	4,  // 29: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
+	30, // 30: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	32, // 31: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	33, // 32: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	34, // 33: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	35, // 34: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	36, // 35: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	37, // 36: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	38, // 37: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	31, // 38: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	8,  // 39: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	40, // 40: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	42, // 41: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	43, // 42: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	44, // 43: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	45, // 44: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	48, // 45: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	47, // 46: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	46, // 47: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	41, // 48: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	50, // 49: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 50: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	7,  // 51: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	50, // 52: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	49, // 53: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	6,  // 54: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	28, // 55: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	51, // 56: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	29, // 57: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	39, // 58: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	15, // 59: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	9,  // 60: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	19, // 61: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	61, // [61:62] is the sub-list for method output_type
+	60, // [60:61] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -5058,8 +5116,9 @@ func file_wire_proto_init() {
 		(*LauncherMessage_Heartbeat)(nil),
 		(*LauncherMessage_Goodbye)(nil),
 		(*LauncherMessage_FileRequest)(nil),
+		(*LauncherMessage_Look)(nil),
 	}
-	file_wire_proto_msgTypes[21].OneofWrappers = []any{
+	file_wire_proto_msgTypes[22].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -5069,7 +5128,7 @@ func file_wire_proto_init() {
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
 	}
-	file_wire_proto_msgTypes[31].OneofWrappers = []any{
+	file_wire_proto_msgTypes[32].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -5079,7 +5138,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[44].OneofWrappers = []any{
+	file_wire_proto_msgTypes[45].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -5091,7 +5150,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
