@@ -148,6 +148,9 @@ func renderNode(w io.Writer, n named) error {
 	if n.name != "" {
 		fmt.Fprintf(w, "%s:\n", n.name)
 	}
+	if n.node.Online.IsEmpty() && len(n.node.HCAs) > 0 {
+		return renderAdapters(w, n.node)
+	}
 	if err := topology.Render(w, n.node); err != nil {
 		return err
 	}

@@ -29,7 +29,8 @@ import (
 //   - a synthetic description such as "pack:2 core:16 pu:2", in a file or in
 //     place of a path.
 //
-// What a record lacks or has damaged is unknown, with a warning.
+// What a record lacks or has damaged is unknown, with a warning. A record of no more
+// than InfiniBand adapters gives a node without cpus.
 func From(name string) (topology.Node, error) {
 	st, err := os.Stat(name)
 	if err != nil {
@@ -167,6 +168,11 @@ func fromTree(fsys fs.FS) (topology.Node, error) {
 		}
 	}
 	n, err := Node(src)
+	if errors.Is(err, errNoCPUs) {
+		if some, ok := adaptersOnly(src); ok {
+			n, err = some, nil
+		}
+	}
 	if n.Hostname == "" {
 		n.Hostname = facts["HostName"]
 	}

@@ -44,8 +44,8 @@ func Node(src Source) (topology.Node, error) {
 	n.Online = r.online()
 	if n.Online.IsEmpty() {
 		r.warn("/sys/devices/system/cpu", "no cpus found")
-		return topology.Node{Warnings: r.warnings}, fmt.Errorf("probe: no cpus in /sys/devices/system/cpu or /proc/stat; are /sys and /proc mounted? (%s)",
-			strings.Join(r.warnings, "; "))
+		return topology.Node{Warnings: r.warnings}, fmt.Errorf("probe: %w in /sys/devices/system/cpu or /proc/stat; are /sys and /proc mounted? (%s)",
+			errNoCPUs, strings.Join(r.warnings, "; "))
 	}
 	r.memory(&n)
 	r.numa(&n)
@@ -59,6 +59,22 @@ func Node(src Source) (topology.Node, error) {
 	r.hcas(&n)
 	n.Warnings = r.warnings
 	return n, nil
+}
+
+var errNoCPUs = errors.New("no cpus")
+
+// adaptersOnly is what a record tells of a machine of which it has no more than the
+// adapters; ok=false: it has none either.
+func adaptersOnly(src Source) (n topology.Node, ok bool) {
+	if src.Sys == nil {
+		return n, false
+	}
+	r := &reader{sys: src.Sys, proc: src.Proc, root: src.Root}
+	n = topology.Node{OS: "linux", Arch: src.Arch, Hostname: r.text(r.proc, "/proc", "sys/kernel/hostname")}
+	r.warn("/sys/devices/system/cpu", "not in the record: only the machine's InfiniBand adapters are known")
+	r.hcas(&n)
+	n.Warnings = r.warnings
+	return n, len(n.HCAs) > 0
 }
 
 // reader reads the files of one machine and collects the warnings.
