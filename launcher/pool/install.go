@@ -24,7 +24,7 @@ const cleanTime = 2 * time.Second
 // or differs, and returns the stream to it.
 func (p *sshPool) bridge(ctx context.Context, node string, c *client) (*stream, error) {
 	in := &installer{pool: p, node: node, client: c}
-	in.script = script{mark: "gw:" + rand.Text()[:12], suffix: strings.ToLower(rand.Text()[:12]), args: p.cfg.Args, env: p.cfg.Env, binaries: p.binaries}
+	in.script = script{mark: "gw:" + rand.Text()[:12], suffix: strings.ToLower(rand.Text()[:12]), args: p.cfg.Args, env: p.cfg.Env, binaries: p.binaries, helper: p.helper.ready()}
 	for _, b := range p.binaries {
 		d, err := b.digest()
 		if err != nil {
@@ -64,6 +64,9 @@ func (in *installer) rounds(ctx context.Context) (*stream, error) {
 		s, replies, err := in.ask(ctx, findScript+prepareScript, "", "")
 		if s != nil || err != nil {
 			return s, err
+		}
+		if in.gaveHelper(ctx, replies) {
+			continue
 		}
 		temp := ""
 		for _, r := range replies {
@@ -106,6 +109,9 @@ func (in *installer) place(ctx context.Context, temp string) (*stream, error) {
 		outcome = err
 		return s, err
 	}
+	if in.gaveHelper(ctx, replies) {
+		return nil, nil
+	}
 	var parts []string
 	for _, r := range replies {
 		if r.word == "part" {
@@ -135,6 +141,9 @@ func (in *installer) place(ctx context.Context, temp string) (*stream, error) {
 		if s != nil || err != nil {
 			outcome = err
 			return s, err
+		}
+		if in.gaveHelper(ctx, replies) {
+			return nil, nil
 		}
 		sent = errors.New("what arrived differs from what was sent")
 		if len(replies) == 0 || replies[0].word != "bad" {
@@ -308,7 +317,7 @@ func (in *installer) replies(ctx context.Context, s *stream) ([]reply, error) {
 		}
 		list = append(list, r)
 		switch r.word {
-		case "run", "arch", "put", "bad", "free", "end", "ready":
+		case "run", "arch", "put", "bad", "free", "end", "ready", "helper":
 			return list, nil
 		}
 	}

@@ -20,6 +20,8 @@ import (
 //	ready           the upload may be sent on the script's input
 //	skip TEXT       why a directory can't be used
 //	part NAME       an upload under way, in TEMP's directory
+//	helper TEMP     the program is there, its helper for GPUs is not: upload that as
+//	                TEMP, an existing file
 //	bad             the upload is not what was sent
 //	end             nothing else will be said
 
@@ -120,6 +122,12 @@ say ready
 if e=$( { cat >"$t"; } 2>&1 ); then say end; else say skip "${e##*: }"; fi || rm -f "$t"
 `
 
+// helperScript puts an uploaded helper in its place, beside the program.
+const helperScript = `
+if chmod 755 "$t" && case "$(sum "$t")" in "$hwant"*) :;; *) false;; esac && mv -f "$t" "$dir/$helper"; then say end
+else rm -f "$t"; say bad; fi
+`
+
 // cleanScript removes what this attempt may have left.
 const cleanScript = `
 rm -f "$home"/.gangway-*."$suffix".part "$spare"/.gangway-*."$suffix".part
@@ -133,6 +141,7 @@ type script struct {
 	binaries     []binary
 	digests      []string // of binaries
 	passed       []string // directories that are not to be used
+	helper       *helper  // nil: there is none, or it was tried already
 }
 
 // build puts a script together. dir and temp may be empty.
@@ -165,7 +174,9 @@ func (s *script) build(body, dir, temp string) string {
 	for _, d := range s.passed {
 		fmt.Fprintf(&b, "%s) return 0;; ", quote(d))
 	}
-	b.WriteString("*) return 1;; esac; }\nrun() {\n  touch -c \"$1\" 2>/dev/null\n  say run \"$1\"\n")
+	b.WriteString("*) return 1;; esac; }\n")
+	s.helper.define(&b)
+	b.WriteString("run() {\n  touch -c \"$1\" 2>/dev/null\n  lacks \"${1%/*}\"\n  say run \"$1\"\n")
 	for _, kv := range s.env {
 		name, value, _ := strings.Cut(kv, "=")
 		fmt.Fprintf(&b, "  export %s=%s\n", name, quote(value))

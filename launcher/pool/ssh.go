@@ -17,7 +17,8 @@ import (
 // Binaries is usable.
 type SSHConfig struct {
 	// Binaries are the programs to run on the nodes: the first one built for a
-	// node's architecture is copied there. Normally one: the running program.
+	// node's architecture is copied there. Normally one: the running program. A
+	// gangway-nvml beside it goes with it to nodes with NVIDIA's driver.
 	Binaries []string
 	// Args are the program's arguments on the node; nil means "bridge".
 	Args []string
@@ -78,6 +79,7 @@ func SSH(cfg SSHConfig, nodes []Node) (Provider, error) {
 	if p.binaries, err = readBinaries(cfg.Binaries); err != nil {
 		return nil, &Error{Kind: Config, Msg: err.Error(), Err: err}
 	}
+	p.helper = findHelper(cfg.Binaries)
 	return p, nil
 }
 
@@ -119,6 +121,7 @@ type sshPool struct {
 	config   *configReader
 	timeout  time.Duration
 	binaries []binary
+	helper   *helper // nil: none
 	uploads  *uploads
 	write    sync.Mutex // additions to known_hosts
 
