@@ -19,6 +19,7 @@ import (
 
 	"gangway/internal/lab"
 	"gangway/launcher/auth"
+	"gangway/nodeagent/proc"
 )
 
 // daemon is a launcher that stays, started by gangway up as users do.
@@ -181,9 +182,21 @@ func (s *daemon) secretFree(secrets ...string) {
 // agents and the shims of kept jobs outlive it on purpose.
 func endLocal(t *testing.T, base string) {
 	t.Helper()
+	shared := map[string]bool{} // nobody is left who would remove it
+	defer func() {
+		for dir := range shared {
+			_ = os.RemoveAll(dir)
+		}
+	}()
 	waitFor(t, "no process of "+base+" left", 20*time.Second, func() bool {
 		pids := pidsOf(base)
 		for _, pid := range pids {
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			for v := range strings.SplitSeq(string(env), "\x00") {
+				if id, ok := strings.CutPrefix(v, "GANGWAY_ID="); ok && id != "" {
+					shared[proc.SharedMemoryDir("/gangway-"+id)] = true
+				}
+			}
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		return len(pids) == 0
