@@ -98,6 +98,9 @@ func Read(in io.Reader) (topology.Node, error) {
 		return withWarnings(n, warnings), err
 	}
 	text := bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
+	if bytes.HasPrefix(text, []byte("<")) && bytes.Contains(text, []byte("<system")) {
+		return ReadNCCL(br)
+	}
 	if bytes.HasPrefix(text, []byte("<")) {
 		return ReadHwlocXML(io.LimitReader(br, maxDump))
 	}
@@ -109,7 +112,7 @@ func Read(in io.Reader) (topology.Node, error) {
 			return n, err
 		}
 	}
-	return topology.Node{}, errors.New("neither a record of gangway probe record, a tar or text archive of /sys and /proc, hwloc's XML, a node's JSON nor a synthetic description")
+	return topology.Node{}, errors.New("neither a record of gangway probe record, a tar or text archive of /sys and /proc, hwloc's or NCCL's XML, a node's JSON nor a synthetic description")
 }
 
 func withWarnings(n topology.Node, warnings []string) topology.Node {

@@ -56,6 +56,7 @@ func Node(src Source) (topology.Node, error) {
 	r.limits(&n)
 	r.interfaces(&n, src.Interfaces)
 	r.pci(&n)
+	r.hcas(&n)
 	n.Warnings = r.warnings
 	return n, nil
 }
