@@ -33,7 +33,7 @@ func WriteSVG(w io.Writer, n Node) error {
 	if n.Hostname != "" {
 		title += " " + n.Hostname
 	}
-	fmt.Fprintf(b, "<title>%s</title>\n<desc>%s</desc>\n", svgText(title), svgText(svgDescription(n)))
+	fmt.Fprintf(b, "<title>%s</title>\n<desc>%s</desc>\n", svgText(title), svgText(Summary(n)))
 	fmt.Fprintf(b, `<rect class="page" x="0" y="0" width="%.1f" height="%.1f" fill="#ffffff"/>`+"\n", width, height+foot)
 	root.paint(b, svgGap, svgGap)
 	y := height + svgLine - 4
@@ -47,10 +47,17 @@ func WriteSVG(w io.Writer, n Node) error {
 
 const svgKey = "P#: the operating system's numbers. Grey PUs and NUMA nodes are not allowed. Links of PCI: GB/s."
 
-// svgDescription is the machine in a sentence, for those who can't see it.
-func svgDescription(n Node) string {
-	return fmt.Sprintf("%s, %s, %s, %s, %s, %s", plural(len(n.Packages), "package"), plural(len(n.NUMA), "NUMA node"),
-		plural(len(n.Cores), "core"), plural(n.Online.Count(), "PU"), plural(len(n.GPUs), "GPU"), plural(len(n.HCAs), "host channel adapter"))
+// Summary is the node in a line: what it has how many of.
+func Summary(n Node) string {
+	parts := []string{plural(len(n.Packages), "package"), plural(len(n.NUMA), "NUMA node"),
+		plural(len(n.Cores), "core"), plural(n.Online.Count(), "PU")}
+	if len(n.GPUs) > 0 {
+		parts = append(parts, plural(len(n.GPUs), "GPU"))
+	}
+	if len(n.HCAs) > 0 {
+		parts = append(parts, plural(len(n.HCAs), "HCA"))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func plural(n int, what string) string {
@@ -61,7 +68,7 @@ func plural(n int, what string) string {
 }
 
 func svgLegend(n Node) []string {
-	out := []string{svgDescription(n)}
+	out := []string{Summary(n)}
 	if n.Hostname != "" {
 		out[0] = n.Hostname + ": " + out[0]
 	}
