@@ -6,6 +6,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 5s
 ROUNDS ?= 500
 SEED ?= 1
+# The helper is the one program with cgo; NVML's own header warns of itself.
+NVML_ENV := CGO_ENABLED=1 CGO_CFLAGS='-g -O2 -Wno-deprecated-declarations'
 BUF_VERSION := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 CONNECT_VERSION := v1.21.1
@@ -15,8 +17,13 @@ CONNECT_VERSION := v1.21.1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## bin/gangway, static
+build: ## bin/gangway, static, and bin/gangway-nvml where there is a C compiler
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gangway ./cmd/gangway
+	@if [ "$$($(GO) env GOOS)" != linux ] || ! command -v "$$($(GO) env CC)" >/dev/null; then \
+		echo "no C compiler for Linux: bin/gangway-nvml is not built, nvidia-smi will be asked for GPUs"; \
+	elif ! $(NVML_ENV) $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gangway-nvml ./cmd/gangway-nvml; then \
+		echo "bin/gangway-nvml could not be built (above), nvidia-smi will be asked for GPUs"; \
+	fi
 
 fmt: ## format the Go code
 	gofmt -w .
@@ -31,6 +38,7 @@ deps: ## install what the tests need (says what, before it does)
 
 test: deps ## all tests, set-up included
 	$(GO) test -timeout 15m ./...
+	@if command -v "$$($(GO) env CC)" >/dev/null; then $(NVML_ENV) $(GO) test ./gpu/nvml ./cmd/gangway-nvml; fi
 
 race: deps ## the tests of what runs concurrently, under the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...

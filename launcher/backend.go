@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"strconv"
 	"sync"
 	"time"
@@ -31,7 +29,8 @@ type backend struct {
 	leaving sync.WaitGroup    // nodes that are being removed
 	expel   func(node string) // a removed node must not come back by itself
 
-	recalled recalled
+	recalled  recalled
+	unreached unreached
 }
 
 var _ batchapi.Backend = (*backend)(nil)
@@ -102,37 +101,19 @@ func (b *backend) jobByID(ctx context.Context, c *state.Cluster, id string) (sta
 	return j, nil
 }
 
-// change applies an event to a job that is still at the version seen.
+// change decides on an event for a job that is still at the version seen, and
+// applies it, in one step.
 func (b *backend) change(ctx context.Context, id string, seen batchapi.Version, what func(state.JobStatus) (state.What, error)) error {
-	// Between the look and the event another change may come: control decides
-	// on the event with the same look, see state.If.
-	var uid string
-	var version batchapi.Version
-	var event state.What
-	err := b.read(ctx, func(c *state.Cluster) error {
+	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
 		j, err := b.jobByID(ctx, c, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		uid, version = j.Row.UID, jobVersion(j)
-		if seen != 0 && seen != version {
-			return batchapi.Stale{}
+		if seen != 0 && seen != jobVersion(j) {
+			return nil, batchapi.Stale{}
 		}
-		event, err = what(j)
-		return err
-	})
-	if err != nil || event == nil {
-		return err
-	}
-	if seen != 0 {
-		event = state.If{What: event, Holds: func(c *state.Cluster) error {
-			if j, ok := c.JobByID(id); !ok || j.Row.UID != uid || jobVersion(j) != version {
-				return batchapi.Stale{}
-			}
-			return nil
-		}}
-	}
-	return b.do(ctx, event)
+		return what(j)
+	}))
 }
 
 func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, error) {
@@ -205,19 +186,36 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 
 // jobVersion changes with whatever of a job a client can see, and only with it.
 func jobVersion(j state.JobStatus) batchapi.Version {
-	return versionOf(j.Row.UID, string(j.State), j.Row.Changed, j.Row.Ended)
+	return newVersion().text(j.Row.UID).text(string(j.State)).time(j.Row.Changed).time(j.Row.Ended).sum()
 }
 
-func versionOf(parts ...any) batchapi.Version {
-	h := fnv.New64a()
-	for _, p := range parts {
-		if t, ok := p.(time.Time); ok {
-			p = t.UnixNano()
-		}
-		fmt.Fprintf(h, "%v\x00", p)
+// version is FNV-1a of what makes an object's version; lists make thousands.
+type version uint64
+
+func newVersion() version { return 14695981039346656037 }
+
+func (h version) byte(b byte) version { return (h ^ version(b)) * 1099511628211 }
+
+// text ends with a byte that ids do not have, so that "ab", "c" is not "a", "bc".
+func (h version) text(s string) version {
+	for i := range len(s) {
+		h = h.byte(s[i])
 	}
-	return batchapi.Version(max(h.Sum64()>>1, 1)) // ETags print it as a number
+	return h.byte(0)
 }
+
+func (h version) number(n uint64) version {
+	for range 8 {
+		h = h.byte(byte(n))
+		n >>= 8
+	}
+	return h
+}
+
+func (h version) time(t time.Time) version { return h.number(uint64(t.UnixNano())) }
+
+// sum is never 0, and fits where ETags are read as signed numbers.
+func (h version) sum() batchapi.Version { return batchapi.Version(max(h>>1, 1)) }
 
 func (b *backend) Jobs(ctx context.Context, q batchapi.JobQuery) (out []batchapi.Job, err error) {
 	after, err := cursor(q.After)
@@ -279,8 +277,7 @@ func (b *backend) TerminateJob(ctx context.Context, id string, seen batchapi.Ver
 	return b.change(ctx, id, seen, func(j state.JobStatus) (state.What, error) {
 		switch j.State {
 		case job.JobTerminating, job.JobCompleted, job.JobDeleting:
-			e := &state.ClosedError{What: "job", ID: j.Row.Spec.ID, State: string(j.State), Need: "active or disabled"}
-			return nil, stopping(e)
+			return nil, &state.ClosedError{What: "job", ID: j.Row.Spec.ID, State: string(j.State), Need: "active or disabled"}
 		}
 		if reason == "" {
 			reason = "UserTerminate"

@@ -2,6 +2,8 @@ package launcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -10,7 +12,6 @@ import (
 
 	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
-	"gangway/launcher/state"
 	"gangway/nodeagent/wire"
 )
 
@@ -26,13 +27,23 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 	if err != nil {
 		return "", "", err
 	}
-	if v.attempt == nil || len(v.attempt.Parts) == 0 {
+	run := b.taskOf(&v).Run
+	if run.Node == "" {
 		if v.State == job.TaskCompleted {
 			return "", "", &batchapi.Conflict{Code: "TaskFilesCleanedup", Message: "task " + r.Task + " never ran on a node: it has no files"}
 		}
 		return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: "task " + r.Task + " has not started: it has no files yet"}
 	}
-	run := b.runOf(v, v.attempt, 0)
+	if r.Instance > 0 {
+		a, err := b.whole(v)
+		if err != nil {
+			return "", "", err
+		}
+		if a == nil || r.Instance >= len(a.Parts) {
+			return "", "", &batchapi.NotFound{Kind: batchapi.KindFile, ID: fmt.Sprintf("%s of instance %d", r.Task, r.Instance)}
+		}
+		run = b.placeRun(&v, partRun(&a.Parts[r.Instance], a.Started))
+	}
 	return run.Node, run.Folder, nil
 }
 
@@ -42,6 +53,11 @@ func (b *backend) ask(ctx context.Context, node, name string, q *wire.FileReques
 	defer cancel()
 	r, err := b.fleet.Files(ctx, node, q)
 	if err != nil {
+		// One that was removed will not be back: to try again is no use.
+		var gone *batchapi.NotFound
+		if _, err := b.Node(ctx, b.pool, node); errors.As(err, &gone) {
+			return nil, gone
+		}
 		return nil, nodeError(node, err)
 	}
 	switch r.GetCode() {
@@ -135,24 +151,4 @@ func (b *backend) DeleteFile(ctx context.Context, r batchapi.FileRoot, name stri
 	}
 	_, err = b.ask(ctx, node, name, &wire.FileRequest{Op: wire.FileOp_FILE_OP_DELETE, Path: path.Join(folder, name), Recursive: recursive})
 	return err
-}
-
-// clear deletes a folder of what was forgotten on every node that can be asked.
-// What is on others stays until their agent's retention takes it.
-func (b *backend) clear(folder string) {
-	var nodes []string
-	err := b.read(b.life, func(c *state.Cluster) error {
-		for _, n := range c.Nodes() {
-			nodes = append(nodes, n.Row.Name)
-		}
-		return nil
-	})
-	if err != nil {
-		return
-	}
-	for _, n := range nodes {
-		ctx, cancel := context.WithTimeout(b.life, 30*time.Second)
-		_, _ = b.fleet.Files(ctx, n, &wire.FileRequest{Op: wire.FileOp_FILE_OP_DELETE, Path: folder, Recursive: true})
-		cancel()
-	}
 }

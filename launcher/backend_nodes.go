@@ -22,25 +22,31 @@ func (b *backend) Pool(ctx context.Context, id string) (batchapi.Pool, error) {
 	if id != b.pool {
 		return batchapi.Pool{}, &batchapi.NotFound{Kind: batchapi.KindPool, ID: id}
 	}
-	p := batchapi.Pool{ID: b.pool, State: "active", Alloc: "steady", AllocAt: b.since,
-		Times: batchapi.Times{Created: b.since, Modified: b.since, StateAt: b.since}}
+	var p batchapi.Pool
 	err := b.read(ctx, func(c *state.Cluster) error {
-		for _, n := range c.Nodes() {
-			p.Nodes++
-			cores := len(n.View.Cores)
-			if cores > 0 && (p.Slots == 0 || cores < p.Slots) {
-				p.Slots = cores
-			}
-			p.SlotsMax = max(p.SlotsMax, cores)
-			if n.Row.State == string(sched.NodeLost) {
-				p.Errors = append(p.Errors, batchapi.Failure{Code: "NodeLost", Message: "node " + n.Row.Name + ": " + n.Row.Why})
-			}
-		}
+		p = b.poolOf(c)
 		return nil
 	})
-	p.Target = p.Nodes
-	p.Version = versionOf(p.ID, p.Nodes, p.Slots, p.SlotsMax)
 	return p, err
+}
+
+func (b *backend) poolOf(c *state.Cluster) batchapi.Pool {
+	p := batchapi.Pool{ID: b.pool, State: "active", Alloc: "steady", AllocAt: b.since,
+		Times: batchapi.Times{Created: b.since, Modified: b.since, StateAt: b.since}}
+	for _, n := range c.Nodes() {
+		p.Nodes++
+		cores := len(n.View.Cores)
+		if cores > 0 && (p.Slots == 0 || cores < p.Slots) {
+			p.Slots = cores
+		}
+		p.SlotsMax = max(p.SlotsMax, cores)
+		if n.Row.State == string(sched.NodeLost) {
+			p.Errors = append(p.Errors, batchapi.Failure{Code: "NodeLost", Message: "node " + n.Row.Name + ": " + n.Row.Why})
+		}
+	}
+	p.Target = p.Nodes
+	p.Version = newVersion().text(p.ID).number(uint64(p.Nodes)).number(uint64(p.Slots)).number(uint64(p.SlotsMax)).sum()
+	return p
 }
 
 // fixed answers what would need machines to come from somewhere.
@@ -64,16 +70,31 @@ func (b *backend) StopResize(_ context.Context, pool string, _ batchapi.Version)
 }
 
 // RemoveNodes drains nodes and forgets them once nothing runs there.
-func (b *backend) RemoveNodes(ctx context.Context, pool string, _ batchapi.Version, nodes []string, what batchapi.Deallocation) error {
-	for _, n := range nodes {
-		if _, err := b.Node(ctx, pool, n); err != nil {
-			return err
+func (b *backend) RemoveNodes(ctx context.Context, pool string, seen batchapi.Version, nodes []string, what batchapi.Deallocation) error {
+	if err := b.checkPool(pool); err != nil {
+		return err
+	}
+	// All are looked at before the first is drained.
+	if err := b.read(ctx, func(c *state.Cluster) error {
+		for _, n := range nodes {
+			if _, ok := c.Node(n); !ok {
+				return &batchapi.NotFound{Kind: batchapi.KindNode, ID: n}
+			}
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	for _, n := range nodes {
-		if err := b.do(ctx, state.NodeDrained{Node: n, On: true, Leave: true, Running: runningOf(what)}); err != nil {
+		if err := b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
+			if seen != 0 && seen != b.poolOf(c).Version {
+				return nil, batchapi.Stale{}
+			}
+			return state.NodeDrained{Node: n, On: true, Leave: true, Running: runningOf(what)}, nil
+		})); err != nil {
 			return err
 		}
+		seen = 0 // what follows is the same change
 		b.leave(n)
 	}
 	return nil
@@ -101,6 +122,7 @@ func (b *backend) Nodes(ctx context.Context, pool string) (out []batchapi.Node, 
 	})
 	usage := b.fleet.Usage()
 	for i := range out {
+		b.unreached.tell(&out[i])
 		out[i].Agent = b.fleet.Version(out[i].ID)
 		if u, ok := usage[out[i].ID]; ok {
 			out[i].Usage = &u
@@ -121,6 +143,7 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 		out = nodeOf(c, n)
 		return nil
 	})
+	b.unreached.tell(&out)
 	out.Agent = b.fleet.Version(name)
 	if u, ok := b.fleet.UsageOf(name); ok {
 		out.Usage = &u
@@ -188,25 +211,30 @@ func nodeOf(c *state.Cluster, n state.NodeStatus) batchapi.Node {
 }
 
 func (b *backend) DisableScheduling(ctx context.Context, pool, node string, what batchapi.Deallocation) error {
-	n, err := b.Node(ctx, pool, node)
-	if err != nil {
-		return err
-	}
-	if !n.Scheduling {
-		return &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "nothing is scheduled to node " + node + " already"}
-	}
-	return b.do(ctx, state.NodeDrained{Node: node, On: true, Running: runningOf(what)})
+	return b.schedule(ctx, pool, state.NodeDrained{Node: node, On: true, Running: runningOf(what)})
 }
 
 func (b *backend) EnableScheduling(ctx context.Context, pool, node string) error {
-	n, err := b.Node(ctx, pool, node)
-	if err != nil {
+	return b.schedule(ctx, pool, state.NodeDrained{Node: node})
+}
+
+// schedule opens or closes a node for tasks, unless it is so already.
+func (b *backend) schedule(ctx context.Context, pool string, what state.NodeDrained) error {
+	if err := b.checkPool(pool); err != nil {
 		return err
 	}
-	if n.Scheduling {
-		return &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "tasks are scheduled to node " + node + " already"}
-	}
-	return b.do(ctx, state.NodeDrained{Node: node})
+	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
+		n, ok := c.Node(what.Node)
+		switch {
+		case !ok:
+			return nil, &batchapi.NotFound{Kind: batchapi.KindNode, ID: what.Node}
+		case n.Row.Draining != what.On:
+			return what, nil
+		case what.On:
+			return nil, &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "nothing is scheduled to node " + what.Node + " already"}
+		}
+		return nil, &batchapi.Conflict{Code: batchapi.CodeNodeScheduling, Message: "tasks are scheduled to node " + what.Node + " already"}
+	}))
 }
 
 // leave forgets a drained node as soon as nothing is left there.

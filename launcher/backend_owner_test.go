@@ -14,7 +14,6 @@ import (
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
-	"gangway/topology"
 )
 
 type noFleet struct{}
@@ -32,12 +31,14 @@ func bare(t *testing.T) *backend {
 	if err := rows.Begin(1); err != nil {
 		t.Fatal(err)
 	}
-	ctl := control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: func(state.Notice) {}})
+	b := &backend{history: rows, pool: "default"}
+	b.ctl = control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: b.ended})
 	life, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- ctl.Run(life) }()
+	go func() { ended <- b.ctl.Run(life) }()
 	t.Cleanup(func() { stop(); <-ended })
-	return &backend{ctl: ctl, history: rows, pool: "default", life: life}
+	b.life = life
+	return b
 }
 
 // A request of bob's has passed the API's look at his job; by the time that the
@@ -78,17 +79,30 @@ func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
 	}
 }
 
+// An array's elements have no ids, nor files that can be read: it is refused
+// however it comes in, also in the middle of others.
+func TestArraysAreRefused(t *testing.T) {
+	b := bare(t)
+	ann := as(t, "ann", auth.Submitter)
+	if _, err := b.AddJob(ann, batchapi.NewJob{ID: "j", JobSettings: batchapi.JobSettings{Pool: "default"}, Owner: "ann"}); err != nil {
+		t.Fatal(err)
+	}
+	array := job.TaskSpec{ID: "a", Kind: job.Single, Ranks: 1, Command: []string{"true"}, Range: job.Range{Lo: 1, Hi: 2}}
+	_, errs, err := b.AddTasks(ann, "j", []job.TaskSpec{array})
+	var no *batchapi.Invalid
+	if err != nil || !errors.As(errs[0], &no) || no.Property != "gangway.array" {
+		t.Errorf("by Batch: %v, %v", errs, err)
+	}
+	_, err = b.submitSpec(ann, batchapi.Principal{Name: "ann"}, job.Spec{ID: "k", Tasks: []job.TaskSpec{array}})
+	if !errors.As(err, &no) || no.Property != "tasks[0].array" || !strings.Contains(no.Reason, "task a: ") {
+		t.Errorf("by gangway submit: %v", err)
+	}
+}
+
 // What holds the cores that bob's tasks wait for is not his business.
 func TestReasonsNameNoOthersTasks(t *testing.T) {
 	b := bare(t)
-	total := uint64(1 << 30)
-	n := topology.Node{Hostname: "n1", Memory: topology.Memory{Total: &total}, Cores: []topology.Core{{PUs: topology.NewCPUSet(0)}},
-		Online: topology.NewCPUSet(0), Allowed: topology.NewCPUSet(0)}
-	for _, what := range []state.What{state.NodeAdded{Node: "n1"}, state.NodeUp{Node: "n1", Agent: "a", Boot: "b", Topology: n}, state.Inventory{Node: "n1"}} {
-		if err := b.do(t.Context(), what); err != nil {
-			t.Fatal(err)
-		}
-	}
+	must(t, b, nodeUp("n1")...)
 	ann, bob, ops := as(t, "ann", auth.Submitter), as(t, "bob", auth.Submitter), as(t, "ops", auth.Admin)
 	tasks := []job.TaskSpec{{ID: "t1", Command: []string{"x"}}, {ID: "t2", Command: []string{"x"}}}
 	for _, s := range []job.Spec{{ID: "merger", Owner: "ann", Tasks: tasks}, {ID: "mine", Owner: "bob", Tasks: tasks}} {

@@ -3,21 +3,19 @@ package launcher
 import (
 	"fmt"
 	"testing"
-
-	"gangway/launcher/job"
 )
 
 // TestRecalled: what is used stays, what is not goes, and there is a bound.
 func TestRecalled(t *testing.T) {
-	var r recalled
+	r := &recalled{}
 	if r.get("a") != nil {
 		t.Error("something in an empty cache")
 	}
-	used := &job.AttemptRow{ID: "used"}
+	used := &past{}
 	r.put("used", used)
-	r.put("unused", &job.AttemptRow{})
+	r.put("unused", &past{})
 	for i := range 3 * recallLimit {
-		r.put(fmt.Sprint(i), &job.AttemptRow{})
+		r.put(fmt.Sprint(i), &past{})
 		if r.get("used") != used {
 			t.Fatalf("after %d others what is used is gone", i)
 		}

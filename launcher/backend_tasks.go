@@ -5,9 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
@@ -17,11 +18,12 @@ import (
 // taskView is a task with its living or last attempt.
 type taskView struct {
 	state.TaskStatus
-	job     state.JobStatus
-	attempt *job.AttemptRow // nil: it has none, or only one of history
+	job     *state.JobStatus
+	attempt *job.AttemptRow // nil: none lives
+	past    *past           // of the last one, where none lives; nil: it has none
 }
 
-func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
+func viewOf(c *state.Cluster, j *state.JobStatus, s state.TaskStatus) taskView {
 	v := taskView{TaskStatus: s, job: j}
 	if len(s.Attempts) > 0 {
 		if a, ok := c.Attempt(s.Attempts[0]); ok {
@@ -31,69 +33,52 @@ func viewOf(c *state.Cluster, j state.JobStatus, s state.TaskStatus) taskView {
 	return v
 }
 
-func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, err error) {
-	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(ctx, c, jobID)
-		if err != nil {
-			return err
-		}
-		s, ok := c.TaskByID(jobID, taskID)
-		if !ok {
-			return &batchapi.NotFound{Kind: batchapi.KindTask, ID: taskID}
-		}
-		v = viewOf(c, j, s)
-		return nil
-	})
-	if err == nil {
-		err = b.recall(&v)
-	}
-	return v, err
-}
-
-// recall looks the last attempts up in the history where none is alive. What
-// was deleted meanwhile stays without.
-func (b *backend) recall(views ...*taskView) error {
-	want := map[string]*taskView{}
-	var ids []string
-	for _, v := range views {
-		if v.attempt != nil || v.LastAttempt == "" {
-			continue
-		}
-		if v.attempt = b.recalled.get(v.LastAttempt); v.attempt == nil {
-			want[v.LastAttempt] = v
-			ids = append(ids, v.LastAttempt)
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	found, err := b.history.GetAll(job.TableAutopsy, ids)
+// living is a task with its attempt, unless that is history.
+func (b *backend) living(ctx context.Context, c *state.Cluster, jobID, taskID string) (taskView, error) {
+	j, err := b.jobByID(ctx, c, jobID)
 	if err != nil {
+		return taskView{}, err
+	}
+	s, ok := c.TaskByID(jobID, taskID)
+	if !ok {
+		return taskView{}, &batchapi.NotFound{Kind: batchapi.KindTask, ID: taskID}
+	}
+	return viewOf(c, &j, s), nil
+}
+
+func (b *backend) view(ctx context.Context, jobID, taskID string) (v taskView, err error) {
+	err = b.read(ctx, func(c *state.Cluster) (err error) {
+		v, err = b.living(ctx, c, jobID, taskID)
 		return err
+	})
+	if err != nil {
+		return v, err
 	}
-	for id, raw := range found {
-		a := new(job.AttemptRow)
-		if err := (job.Row{Table: job.TableAutopsy, Key: id, Value: raw}).Decode(a); err != nil {
-			return err
-		}
-		want[id].attempt = a
-		b.recalled.put(id, a)
-	}
-	return nil
+	one := []taskView{v}
+	err = b.recall(one)
+	return one[0], err
 }
 
+// taskVersion changes with whatever of a task a client can see, and only with it.
+// a is the living attempt.
 func taskVersion(s state.TaskStatus, a *job.AttemptRow) batchapi.Version {
-	live := ""
+	h := newVersion().text(s.UID).text(string(s.State)).time(s.Row.Changed).number(s.Version)
 	if a != nil && s.State != job.TaskCompleted {
-		live = a.ID + string(a.State)
+		h = h.text(a.ID).text(string(a.State))
 	}
-	return versionOf(s.UID, string(s.State), s.Row.Changed, s.Version, live, s.Row.Deleting)
+	if s.Row.Deleting {
+		h = h.number(1)
+	}
+	return h.sum()
 }
 
-func (b *backend) taskOf(v taskView) batchapi.Task {
-	s, a := v.TaskStatus, v.attempt
-	out := batchapi.Task{ID: s.Row.Spec.ID, Spec: *s.Spec, Version: taskVersion(s, a), State: s.State,
-		Cursor: fmt.Sprint(s.Row.Index + 1),
+func (b *backend) taskOf(v *taskView) batchapi.Task {
+	s, a, p := &v.TaskStatus, v.attempt, v.past
+	if a != nil {
+		p = pastOf(a)
+	}
+	out := batchapi.Task{ID: s.Row.Spec.ID, Spec: *s.Spec, Version: taskVersion(*s, a), State: s.State,
+		Cursor: strconv.Itoa(s.Row.Index + 1),
 		Times:  batchapi.Times{Created: s.Row.Created, Modified: s.Row.Created, StateAt: s.Row.Created},
 	}
 	if !s.Row.Changed.IsZero() {
@@ -103,8 +88,8 @@ func (b *backend) taskOf(v taskView) batchapi.Task {
 	switch {
 	case s.State == job.TaskCompleted:
 		t.StateAt, t.EndedAt, t.Prev = s.LastAt, s.LastAt, string(job.TaskActive)
-		if a != nil && !a.Started.IsZero() {
-			t.Prev, t.PrevAt = string(job.TaskRunning), a.Started
+		if p != nil && !p.started.IsZero() {
+			t.Prev, t.PrevAt = string(job.TaskRunning), p.started
 		}
 	case a != nil && s.State == job.TaskRunning:
 		t.StateAt, t.Prev, t.PrevAt = a.Started, string(job.TaskPreparing), a.Placed
@@ -116,11 +101,11 @@ func (b *backend) taskOf(v taskView) batchapi.Task {
 	if t.Modified.Before(t.StateAt) {
 		t.Modified = t.StateAt
 	}
-	if a != nil {
-		t.StartedAt = a.Started
-		out.Retries, out.Requeues = int(a.Try.Retries), int(a.Try.Losses)
-		if len(a.Parts) > 0 {
-			out.Run = b.runOf(v, a, 0)
+	if p != nil {
+		t.StartedAt = p.started
+		out.Retries, out.Requeues = int(p.retries), int(p.losses)
+		if p.run.Node != "" {
+			out.Run, out.Instances = b.placeRun(v, p.run), p.instances
 		}
 	}
 	if s.State == job.TaskActive && s.Next != nil {
@@ -151,18 +136,23 @@ func exitOf(code, signal int) *int {
 	return &code
 }
 
-// runOf is how one part of an attempt runs.
-func (b *backend) runOf(v taskView, a *job.AttemptRow, i int) batchapi.Run {
-	p := a.Parts[i]
-	r := batchapi.Run{Node: p.Node, Pool: b.pool, Started: a.Started,
-		Folder: job.TaskFolder(v.job.Row.Spec.ID, v.job.Row.UID, v.Row.Spec.ID)}
+// partRun is how one part of an attempt runs; started is when the attempt did.
+func partRun(p *job.PartRow, started time.Time) batchapi.Run {
+	r := batchapi.Run{Node: p.Node, Started: started}
 	if len(p.Results) > 0 {
-		res := p.Results[len(p.Results)-1]
+		res := &p.Results[len(p.Results)-1]
 		r.Started, r.Ended = res.Start, res.End
 		r.Exit, r.Success, r.Failure = exitOf(res.ExitCode, res.Signal), res.Success(), res.Failure
 	} else if p.Failure != nil {
 		r.Failure = p.Failure
 	}
+	return r
+}
+
+// placeRun adds where its files are.
+func (b *backend) placeRun(v *taskView, r batchapi.Run) batchapi.Run {
+	r.Pool = b.pool
+	r.Folder = job.TaskFolder(v.job.Row.Spec.ID, v.job.Row.UID, v.Row.Spec.ID)
 	return r
 }
 
@@ -179,6 +169,10 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		// Each for itself: one event takes all or none.
 		seen := map[string]bool{}
 		for i, t := range tasks {
+			if isArray(t) {
+				errs[i] = &batchapi.Invalid{Property: "gangway.array", Value: t.Range.String(), Reason: noArrays}
+				continue
+			}
 			id := strings.ToLower(t.ID)
 			if _, ok := c.TaskByID(jobID, t.ID); ok || seen[id] {
 				errs[i] = stopping(&state.ExistsError{What: "task", ID: t.ID})
@@ -231,7 +225,7 @@ func (b *backend) Task(ctx context.Context, jobID, taskID string) (batchapi.Task
 	if err != nil {
 		return batchapi.Task{}, err
 	}
-	return b.taskOf(v), nil
+	return b.taskOf(&v), nil
 }
 
 func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery) ([]batchapi.Task, error) {
@@ -239,74 +233,46 @@ func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery)
 	if err != nil {
 		return nil, err
 	}
-	var views []taskView
+	views := make([]taskView, 0, q.Limit)
 	err = b.read(ctx, func(c *state.Cluster) error {
 		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}
-		for next := int(min(from, 1<<40)); next >= 0 && len(views) < q.Limit; {
-			var list []state.TaskStatus
-			list, next = c.Tasks(j.Row.UID, next, q.Limit)
-			for _, s := range list {
-				if len(q.States) == 0 || slices.Contains(q.States, s.State) {
-					views = append(views, viewOf(c, j, s))
-				}
+		c.EachTask(j.Row.UID, int(min(from, 1<<40)), func(s state.TaskStatus) bool {
+			if len(q.States) == 0 || slices.Contains(q.States, s.State) {
+				views = append(views, viewOf(c, &j, s))
 			}
-		}
+			return len(views) < q.Limit
+		})
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	views = views[:min(len(views), q.Limit)]
-	ended := make([]*taskView, len(views))
-	for i := range views {
-		ended[i] = &views[i]
-	}
-	if err := b.recall(ended...); err != nil {
+	if err := b.recall(views); err != nil {
 		return nil, err
 	}
 	out := make([]batchapi.Task, len(views))
 	for i := range views {
-		out[i] = b.taskOf(views[i])
+		out[i] = b.taskOf(&views[i])
 	}
 	return out, nil
 }
 
-// changeTask applies an event to a task that is still at the version seen.
+// changeTask decides on an event for a task that is still at the version seen,
+// and applies it, in one step.
 func (b *backend) changeTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, what func(taskView) (state.What, error)) error {
-	v, err := b.view(ctx, jobID, taskID)
-	if err != nil {
-		return err
-	}
-	version := taskVersion(v.TaskStatus, v.attempt)
-	if seen != 0 && seen != version {
-		return batchapi.Stale{}
-	}
-	event, err := what(v)
-	if err != nil || event == nil {
-		return err
-	}
-	if seen != 0 {
-		event = state.If{What: event, Holds: func(c *state.Cluster) error {
-			s, ok := c.Task(v.UID)
-			if !ok {
-				return batchapi.Stale{}
-			}
-			var a *job.AttemptRow
-			if len(s.Attempts) > 0 {
-				if row, ok := c.Attempt(s.Attempts[0]); ok {
-					a = &row
-				}
-			}
-			if taskVersion(s, a) != version {
-				return batchapi.Stale{}
-			}
-			return nil
-		}}
-	}
-	return b.do(ctx, event)
+	return b.do(ctx, state.Decided(func(c *state.Cluster) (state.What, error) {
+		v, err := b.living(ctx, c, jobID, taskID)
+		if err != nil {
+			return nil, err
+		}
+		if seen != 0 && seen != taskVersion(v.TaskStatus, v.attempt) {
+			return nil, batchapi.Stale{}
+		}
+		return what(v)
+	}))
 }
 
 func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {
@@ -346,8 +312,7 @@ func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Co
 		if err != nil {
 			return err
 		}
-		list, _ := c.Tasks(j.Row.UID, 0, j.Tasks)
-		for _, s := range list {
+		c.EachTask(j.Row.UID, 0, func(s state.TaskStatus) bool {
 			cores := uint64(s.Spec.CoresPerRank * max(s.Spec.Ranks, 1))
 			for _, x := range []struct {
 				to   *batchapi.StateCounts
@@ -359,7 +324,8 @@ func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Co
 				x.to.Failed += s.Failed * x.unit
 				x.to.Completed += (s.Succeeded + s.Failed) * x.unit
 			}
-		}
+			return true
+		})
 		return nil
 	})
 	return out, err
@@ -367,20 +333,25 @@ func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Co
 
 func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchapi.Subtask, error) {
 	v, err := b.view(ctx, jobID, taskID)
-	if err != nil || v.attempt == nil {
+	if err != nil {
+		return nil, err
+	}
+	a, err := b.whole(v)
+	if err != nil || a == nil {
 		return nil, err
 	}
 	var out []batchapi.Subtask
-	for i, p := range v.attempt.Parts {
+	for i := range a.Parts {
+		p := &a.Parts[i]
 		if i == 0 {
 			continue
 		}
-		s := batchapi.Subtask{Index: i, State: "preparing", StateAt: v.attempt.Placed, Run: b.runOf(v, v.attempt, i)}
+		s := batchapi.Subtask{Index: i, State: "preparing", StateAt: a.Placed, Run: b.placeRun(&v, partRun(p, a.Started))}
 		switch {
 		case len(p.Results) > 0 || p.Gone:
 			s.State, s.Prev, s.StateAt = "completed", "running", cmp.Or(s.Run.Ended, v.LastAt)
 		case p.Started:
-			s.State, s.Prev, s.StateAt = "running", "preparing", v.attempt.Started
+			s.State, s.Prev, s.StateAt = "running", "preparing", a.Started
 		}
 		out = append(out, s)
 	}
@@ -399,7 +370,11 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 		if v.Last.Success {
 			e.Sentence = "it has ended well"
 		}
-		e.Autopsy = autopsy(v.attempt)
+		a, err := b.whole(v)
+		if err != nil {
+			return e, err
+		}
+		e.Autopsy = autopsy(a)
 	case v.State == job.TaskActive && v.job.Row.Held:
 		e.Reason = &job.Reason{Code: job.WaitHeld, Detail: "its job is disabled", Hint: "enable the job"}
 	case v.State == job.TaskActive:

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +48,7 @@ type UpConfig struct {
 	Names    []string      // by which clients know the launcher, for its certificate
 	Socket   string        // path of the unix socket; "": in Data
 	Lease    time.Duration // 0: KeptLease
+	NodeLife time.Duration // of the certificates of nodes that join; 0: 30 days
 	Version  string
 	Log      *slog.Logger
 	// Ready, if set, is called once when both listeners accept.
@@ -101,7 +101,7 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	if cfg.Listen != "" {
 		names = append(names[:len(names):len(names)], cfg.Listen)
 	}
-	if u.ca, err = auth.OpenCA(cfg.Data, auth.CAOptions{Log: cfg.Log, Names: names}); err != nil {
+	if u.ca, err = auth.OpenCA(cfg.Data, auth.CAOptions{Log: cfg.Log, Names: names, NodeLife: cfg.NodeLife}); err != nil {
 		return err
 	}
 	cluster, err := load(st)
@@ -148,6 +148,10 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.fleet = agents.New(agents.Config{
 		Connector: connector{cfg.Provider}, Inbox: u.ctl, Traffic: silentTraffic{u}, Cluster: id, Epoch: epoch,
 		Who: cfg.Who, Lease: cfg.Lease, Usage: UsageEvery, Base: cfg.Base, Pool: cfg.Pool, Log: cfg.Log, Failed: u.connectFailed,
+		Folders: func(node string, folders []string) {
+			u.group.Go(func() { u.api.clearUnknown(node, folders) })
+		},
+		Up: func(node string) { u.api.unreached.connected(node) },
 	})
 	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
@@ -173,6 +177,11 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	}); err != nil {
 		return err
 	}
+	u.group.Go(func() {
+		if err := u.api.readAhead(life); err != nil && life.Err() == nil {
+			cfg.Log.Warn("ended tasks can't be read ahead", "err", err)
+		}
+	})
 	if cfg.Provider != nil {
 		for _, n := range cfg.Provider.Nodes() {
 			if !known[n.Name] {
@@ -183,6 +192,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 			}
 		}
 		for _, n := range cfg.Provider.Nodes() {
+			u.fleet.Reserve(n.Name)
 			u.group.Go(func() { u.fleet.Keep(life, n.Name) })
 		}
 	}
@@ -237,7 +247,7 @@ func (u *up) listen(ctx context.Context, info *UpInfo, failed chan<- error) erro
 	conf := u.ca.ServerTLS()
 	// TLSNextProto below takes HTTP/2 out of the server, so it must not be offered.
 	conf.NextProtos = []string{AgentProtocol, "http/1.1"}
-	remote := &http.Server{Handler: handler, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
+	remote := &http.Server{Handler: handler, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		TLSConfig: conf,
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			AgentProtocol: func(_ *http.Server, c *tls.Conn, _ http.Handler) { u.agent(ctx, c) },
@@ -284,7 +294,7 @@ func (u *up) localServer(handler http.Handler) *http.Server {
 		}
 		handler.ServeHTTP(w, r)
 	}
-	return &http.Server{Handler: http.HandlerFunc(as), ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
+	return &http.Server{Handler: http.HandlerFunc(as), DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headPatience, IdleTimeout: idlePatience, ErrorLog: u.httpLog(),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			uid, err := auth.PeerUID(c)
 			if err != nil {
@@ -317,8 +327,8 @@ func (u *up) httpLog() *log.Logger { return slog.NewLogLogger(u.cfg.Log.Handler(
 func (u *up) agent(ctx context.Context, c *tls.Conn) {
 	cs := c.ConnectionState()
 	name, err := u.ca.Node(&cs)
-	if err == nil {
-		err = u.mayConnect(name)
+	if err == nil && name == "" {
+		err = errors.New("it shows no certificate")
 	}
 	if err != nil {
 		u.cfg.Log.Warn("an agent was turned away", "from", c.RemoteAddr(), "err", err)
@@ -339,21 +349,8 @@ func (u *up) agent(ctx context.Context, c *tls.Conn) {
 	_ = c.Close()
 }
 
-// mayConnect refuses agents that connect by themselves as what they can't be. A
-// node that the launcher connects to has its agent already: another one under its
-// name would tell that nothing runs there, and what runs would be started again.
-func (u *up) mayConnect(name string) error {
-	if name == "" {
-		return errors.New("it shows no certificate")
-	}
-	if p := u.cfg.Provider; p != nil && slices.ContainsFunc(p.Nodes(), func(n pool.Node) bool { return n.Name == name }) {
-		return fmt.Errorf("the launcher connects to node %s by itself: take it from the launcher's hosts, or join with another --name", name)
-	}
-	return nil
-}
-
 // recheck is how often a connected node's certificate is looked at again.
-const recheck = 5 * time.Second
+const recheck = time.Second
 
 // stillLetIn ends the connection of a node that is revoked meanwhile.
 func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.ConnectionState) {
@@ -365,7 +362,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 			return
 		case <-t.C:
 		}
-		if _, err := u.ca.Node(&cs); errors.Is(err, auth.ErrDenied) {
+		if err := u.ca.Still(&cs); errors.Is(err, auth.ErrDenied) {
 			u.cfg.Log.Warn("an agent is no longer let in", "node", name, "err", err)
 			_ = c.Close()
 			return
@@ -376,12 +373,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 func (u *up) handler() http.Handler {
 	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
 		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
-	mux := http.NewServeMux()
-	join := u.ca.JoinHandler()
-	mux.Handle("POST "+auth.JoinPath, join)
-	mux.Handle("POST "+auth.RenewPath, join)
-	mux.Handle("/", api)
-	return mux
+	return paths(u.ca.JoinHandler(), api)
 }
 
 // keyring is auth's as the API asks it.
@@ -407,6 +399,11 @@ func withUser(p auth.Principal) auth.Principal {
 	return p
 }
 
+// noArrays says why arrays are refused: nobody could read what an element wrote.
+const noArrays = "arrays are not in this version: submit the tasks one by one"
+
+func isArray(t job.TaskSpec) bool { return t.Resolve().Range != job.Range{Hi: 1} }
+
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
 	if err := b.checkPool(spec.Pool); err != nil {
@@ -414,8 +411,8 @@ func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec j
 	}
 	for i, t := range spec.Tasks {
 		switch {
-		case t.Resolve().Range.Len() > 1:
-			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "arrays are not in this version: submit the tasks one by one"}
+		case isArray(t):
+			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "task " + t.ID + ": " + noArrays}
 		case t.Stdin || t.Bcast || t.PlanOnly:
 			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
 		}
@@ -442,6 +439,7 @@ func (u *up) expel(node string) {
 // connectFailed keeps trying: nodes of a launcher that stays come and go.
 func (u *up) connectFailed(node string, err error, _ bool) bool {
 	u.cfg.Log.Warn("a node can't be reached", "node", node, "err", err)
+	u.api.unreached.failed(node, err)
 	return true
 }
 
@@ -467,6 +465,7 @@ func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
 // notice is called by the applier: it must not block.
 func (u *up) notice(n state.Notice) {
 	u.metrics.notice(n)
+	u.api.ended(n)
 	switch n.Kind {
 	case state.NodeChanged:
 		u.cfg.Log.Info("node changed", "node", n.Node)

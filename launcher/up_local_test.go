@@ -15,7 +15,6 @@ import (
 
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
-	"gangway/launcher/pool"
 )
 
 func TestOnlyADeadLaunchersSocketIsRemoved(t *testing.T) {
@@ -44,27 +43,6 @@ func TestOnlyADeadLaunchersSocketIsRemoved(t *testing.T) {
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
-	}
-}
-
-// hosts is a Provider of nodes that nobody connects to.
-type hosts struct {
-	pool.Provider
-	nodes []pool.Node
-}
-
-func (h hosts) Nodes() []pool.Node { return h.nodes }
-
-func TestWhichAgentsMayConnect(t *testing.T) {
-	u := &up{cfg: UpConfig{Provider: hosts{nodes: []pool.Node{{Name: "n1"}}}}}
-	for name, want := range map[string]string{"": "no certificate", "n1": "connects to node n1 by itself", "n2": ""} {
-		err := u.mayConnect(name)
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%q: %v, want %q", name, err, want)
-		}
-	}
-	if err := new(up).mayConnect("n1"); err != nil {
-		t.Errorf("without hosts: %v", err)
 	}
 }
 

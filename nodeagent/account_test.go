@@ -108,7 +108,7 @@ func TestOtherUser(t *testing.T) {
 	id := fmt.Sprintf("u%d", os.Getpid())
 	as := &wire.Assignment{Id: id, Name: &wire.AttemptName{Cluster: "c", TaskUid: "u", Range: &wire.Range{Hi: 1}, Attempt: 1},
 		Job: "job", Task: "task", Node: "here", User: "nobody", TaskDir: "j/t", Mpi: "none", Bind: "none", CoresPerRank: 1,
-		Command:   []string{"/bin/sh", "-c", "id -u; id -G; echo $HOME $USER $LOGNAME $SHELL; pwd; ulimit -l; touch f; env >&2"},
+		Command:   []string{"/bin/sh", "-c", "id -u; id -G; echo $HOME $USER $LOGNAME $SHELL; pwd; ulimit -l; touch f $AZ_BATCH_NODE_SHARED_DIR/f; env >&2"},
 		NodeCount: 1, NodeRanks: 1, TotalRanks: 1, NodeDir: filepath.Join(filepath.Dir(string(d)), "gangway-"+id)}
 	// The user makes the directory of its shims itself, as in /tmp.
 	if err := os.Chmod(filepath.Dir(string(d)), 0o1777); err != nil {
@@ -149,7 +149,7 @@ func TestOtherUser(t *testing.T) {
 				a.shims[id].send(&wire.ToShim{Id: id, M: &wire.ToShim_Launch{Launch: &wire.Launch{}}})
 			case f.GetResult() != nil:
 				result = f.GetResult()
-				spooled, err := lastResult(d.spoolOf(a.shims[id].e), id)
+				spooled, _, err := a.readSpool(d.spoolOf(a.shims[id].e), id)
 				if err != nil || spooled.GetExitCode() != result.GetExitCode() {
 					t.Errorf("spool: %v, %v", spooled, err)
 				}
@@ -188,7 +188,7 @@ func TestOtherUser(t *testing.T) {
 	if r := d.serveFile(&wire.FileRequest{Op: opRead, Path: "j/t/stdout.txt"}); string(r.GetData()) != want {
 		t.Errorf("%q, want %q", r.GetData(), want)
 	}
-	for _, p := range []string{task, task + "/wd", task + "/wd/f", task + "/stdout.txt"} {
+	for _, p := range []string{task, task + "/wd", task + "/wd/f", task + "/stdout.txt", filepath.Join(d.tasks(), "shared/f")} {
 		fi, err := os.Stat(p)
 		if err != nil {
 			t.Error(err)

@@ -106,10 +106,7 @@ func (sh *shim) dialled(a *agent, conn net.Conn, err error) {
 		sh.attach(a, conn)
 	}
 	if sh.out != nil { // else they wait for the next try
-		for _, f := range sh.pending {
-			sh.out.Put(f)
-		}
-		sh.pending = nil
+		sh.repeat()
 	}
 }
 
@@ -134,10 +131,10 @@ func (a *agent) adopt(ctx context.Context) {
 
 // watch waits for the end of a shim that is not our child.
 func (a *agent) watch(ctx context.Context, sh *shim, e entry) {
-	pid := e.process()
-	if pid != e.PID && pid != 0 {
+	pid, start := e.process()
+	if pid != 0 && (pid != e.PID || start != e.Start) {
 		a.post(func(a *agent) {
-			sh.e.PID = pid
+			sh.e.PID, sh.e.Start = pid, start
 			if err := a.dir.save(sh.e); err != nil {
 				a.cfg.Log.Warn("the shim's pid is not in the registry", "id", sh.e.ID, "err", err)
 			}
@@ -145,7 +142,7 @@ func (a *agent) watch(ctx context.Context, sh *shim, e entry) {
 	}
 	t := time.NewTicker(200 * time.Millisecond)
 	defer t.Stop()
-	for proc.Alive(pid, e.marker()) {
+	for alive(pid, start, e.marker()) {
 		select {
 		case <-ctx.Done():
 			return
@@ -155,21 +152,30 @@ func (a *agent) watch(ctx context.Context, sh *shim, e entry) {
 	a.post(func(a *agent) { a.exited(sh, false, fmt.Sprintf("process %d is gone", pid)) })
 }
 
-// process is the shim's pid; 0: it does not run. The registry may have none, or
-// one that has been given to another process: then it is whoever listens on the
-// shim's socket.
-func (e entry) process() int {
-	if e.PID > 0 && proc.Alive(e.PID, e.marker()) {
-		return e.PID
+// process is the shim's pid and when it began; 0: it does not run. The registry
+// may have none, or one that has been given to another process: then it is
+// whoever listens on the shim's socket.
+func (e entry) process() (pid int, start uint64) {
+	// What the shim started has its marker too, and may get its number.
+	if now := proc.StartTime(e.PID); e.PID > 0 && (e.Start == 0 || now == e.Start) && alive(e.PID, now, e.marker()) {
+		return e.PID, now
 	}
 	conn, err := net.DialTimeout("unix", e.socket(), dialWait)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer conn.Close()
-	_, _, pid, err := proc.PeerCred(conn.(*net.UnixConn))
-	if err != nil || e.genuine(conn) != nil || !proc.Alive(pid, e.marker()) {
-		return 0
+	_, _, pid, err = proc.PeerCred(conn.(*net.UnixConn))
+	if err != nil || e.genuine(conn) != nil {
+		return 0, 0
 	}
-	return pid
+	if start = proc.StartTime(pid); !alive(pid, start, e.marker()) {
+		return 0, 0
+	}
+	return pid, start
+}
+
+// alive says whether the process that began then still runs.
+func alive(pid int, start uint64, marker string) bool {
+	return pid > 0 && start != 0 && proc.StartTime(pid) == start && proc.Alive(pid, marker)
 }

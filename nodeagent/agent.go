@@ -28,10 +28,13 @@ type Config struct {
 	Standing   bool         // stays without launchers; otherwise it ends when idle
 	Listener   net.Listener // further connections, already authenticated (nil: none)
 	// Dial opens a connection to a launcher, already authenticated, and is
-	// called again, with a pause, whenever it has ended (nil: none).
+	// called again, with a pause, whenever it has ended (nil: none). An error
+	// that wraps ErrRefused ends the agent.
 	Dial  func(ctx context.Context) (net.Conn, error)
 	Log   *slog.Logger
 	Ready func() // called once when the socket accepts
+	// GPUs says how the node's are found; its zero value is this machine's drivers.
+	GPUs GPUSource
 	// Now is the clock for how long task directories are kept (nil: time.Now).
 	Now func() time.Time
 }
@@ -66,15 +69,18 @@ type agent struct {
 	idle     time.Time         // since when there was nothing to do; zero: busy
 	idleFor  time.Duration
 	leaving  bool // a launcher said goodbye
+	refused  error
 
 	bystanders []int   // children that this process had before it was an agent
 	sweeping   int     // sweeps under way
 	held       []order // starts that wait for their end
 	accounts   accounts
 	files      files
-	shared     string // see forUsers
-	expiring   bool   // a search for task directories to delete is under way
+	folders    map[string]string // jobs' folders in the task root → their cluster
+	shared     string            // see forUsers
+	expiring   bool              // a search for task directories to delete is under way
 	expireNext time.Time
+	gpus       gpus
 }
 
 // event is something that happened to the agent.
@@ -83,7 +89,8 @@ type event func(a *agent)
 // Run is an agent's life. Children that the process has from before are left
 // alone; whatever else becomes its child is the agent's to end. It returns nil when the agent ended because nothing
 // was left to do or ctx was cancelled, and an error naming the place when it
-// could not start. ErrRunning says that another agent serves this directory.
+// could not start. ErrRunning says that another agent serves this directory,
+// ErrRefused that its launcher does not let it in.
 func Run(ctx context.Context, cfg Config) error {
 	dir, lock, err := claimDir(cfg.Base)
 	if err != nil {
@@ -101,8 +108,16 @@ func Run(ctx context.Context, cfg Config) error {
 		sessions: map[*session]struct{}{}, shims: map[string]*shim{}, epochs: map[string]uint64{},
 		idleFor: idleFirst,
 	}
-	if a.hello, err = makeHello(cfg.Version); err != nil {
+	node, err := probe.Live()
+	if err != nil {
+		return fmt.Errorf("probing this node: %w", err)
+	}
+	if a.hello, err = HelloOf(node, cfg.Version); err != nil {
 		return err
+	}
+	a.gpus.node = node
+	if a.folders, err = dir.loadFolders(); err != nil {
+		cfg.Log.Warn("looking for the folders of earlier jobs", "err", err)
 	}
 	a.bystanders = proc.Children()
 	if os.Geteuid() == 0 {
@@ -128,6 +143,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.forker.Close()
 	a.forker.StartReaper()
 	a.adopt(ctx)
+	a.gpus.begin(a)
 	a.accept(ctx, l)
 	if cfg.Listener != nil {
 		a.accept(ctx, cfg.Listener)
@@ -160,19 +176,18 @@ func Run(ctx context.Context, cfg Config) error {
 		sh.disconnect()
 	}
 	a.wg.Wait()
-	return nil
+	if n := len(a.shims); a.refused != nil && n > 0 {
+		return fmt.Errorf("%w (%d jobs are still on this node)", a.refused, n)
+	}
+	return a.refused
 }
 
 // ErrRunning reports that an agent already serves the directory.
 var ErrRunning = errors.New("another agent of this user runs on this node")
 
-func makeHello(version string) (*wire.Hello, error) {
-	node, err := probe.Live()
-	if err != nil {
-		return nil, fmt.Errorf("probing this node: %w", err)
-	}
-	return HelloOf(node, version)
-}
+// ErrRefused reports a launcher that will not have this node, however often it is
+// asked.
+var ErrRefused = errors.New("the launcher does not let this node in")
 
 // HelloOf is an agent's first message for a probed node.
 func HelloOf(node topology.Node, version string) (*wire.Hello, error) {
@@ -215,6 +230,9 @@ func (a *agent) dial(ctx context.Context) {
 			told, pause = "", 100*time.Millisecond
 			a.serve(ctx, c)
 			_ = c.Close()
+		} else if errors.Is(err, ErrRefused) {
+			a.post(func(a *agent) { a.refused = err })
+			return
 		} else if ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
 			a.cfg.Log.Warn("the launcher can't be reached", "err", err)
@@ -254,9 +272,10 @@ func (a *agent) run(ctx context.Context) {
 			e(a)
 		case <-tick.C:
 			a.expire(time.Now())
+			a.gpus.tick(a, time.Now())
 			a.dropExpired()
 		}
-		if a.finished(time.Now()) {
+		if a.refused != nil || a.finished(time.Now()) {
 			return
 		}
 	}
@@ -271,7 +290,7 @@ func (a *agent) finished(now time.Time) bool {
 			live++
 		}
 	}
-	busy := a.cfg.Standing || live > 0 || len(a.shims) > 0
+	busy := a.cfg.Standing || a.gpus.waiting() || live > 0 || len(a.shims) > 0
 	if busy {
 		for s := range a.sessions {
 			if s.bye && !a.holds(s.cluster) {

@@ -154,7 +154,7 @@ func TestRegistryRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := entry{ID: "a", Cluster: "c", TaskUID: "t", Lo: 3, Hi: 9, Attempt: 2, Epoch: 7, NodeDir: "/tmp/gangway-a",
-		PID: 42, CPUs: "0-3", Memory: 1 << 30, Shared: true, Who: "w", Session: true}
+		PID: 42, Start: 4242, CPUs: "0-3", Memory: 1 << 30, Shared: true, Who: "w", Session: true}
 	if err := dir.save(want); err != nil {
 		t.Fatal(err)
 	}
@@ -298,6 +298,33 @@ func TestResultOfKilledShimWaits(t *testing.T) {
 	}
 }
 
+// TestUnreadableSpool: a task whose result can't be read may have finished.
+func TestUnreadableSpool(t *testing.T) {
+	base := tempBase(t)
+	startTestAgent(t, agentConfig(base))
+	l, _ := dial(t, base, "c", 1)
+	for command, says := range map[string]string{"garbled": "does not begin as a spool does", "unspooled": "its spool is gone"} {
+		as := l.assignment(command, command, "0")
+		as.Session = false
+		l.set(as)
+		l.wait(command+" runs", func(m *wire.AgentMessage) bool {
+			return m.GetFromShim().GetId() == command && m.GetFromShim().GetStarted() != nil
+		})
+		l.toShim(&wire.ToShim{Id: command, M: &wire.ToShim_Launch{Launch: &wire.Launch{}}})
+		if g := l.gone(command); !g.GetLost() || !g.GetUnread() || !strings.Contains(g.GetReason(), "its result can't be read: ") || !strings.Contains(g.GetReason(), says) {
+			t.Errorf("%s: %v", command, g)
+		}
+	}
+	l.set(l.assignment("stay", "stay", "0"))
+	l.ready("stay")
+	if err := syscall.Kill(pidOf(t, base, "stay"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if g := l.gone("stay"); !g.GetLost() || g.GetUnread() {
+		t.Errorf("one that was killed before it ran: %v", g)
+	}
+}
+
 // startFake starts a fake shim as an agent that was killed at once has left it.
 func startFake(t *testing.T, base, id string) (*exec.Cmd, entry) {
 	t.Helper()
@@ -325,7 +352,19 @@ func startFake(t *testing.T, base, id string) (*exec.Cmd, entry) {
 }
 
 func TestShimWithoutItsPid(t *testing.T) {
-	for name, pid := range map[string]int{"none": 0, "another process's": os.Getpid()} {
+	for name, other := range map[string]func(*testing.T, entry) (int, uint64){
+		"none":              func(*testing.T, entry) (int, uint64) { return 0, 0 },
+		"another process's": func(*testing.T, entry) (int, uint64) { return os.Getpid(), 0 },
+		"one of its own programs'": func(t *testing.T, e entry) (int, uint64) { // which has its marker
+			c := exec.Command("sleep", "300")
+			c.Env = []string{e.marker()}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+			return c.Process.Pid, proc.StartTime(c.Process.Pid) - 1
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			base := tempBase(t)
 			dir, err := OpenDir(base)
@@ -333,7 +372,7 @@ func TestShimWithoutItsPid(t *testing.T) {
 				t.Fatal(err)
 			}
 			shim, e := startFake(t, base, "a")
-			e.PID = pid
+			e.PID, e.Start = other(t, e)
 			if err := dir.save(e); err != nil {
 				t.Fatal(err)
 			}
@@ -349,7 +388,7 @@ func TestShimWithoutItsPid(t *testing.T) {
 			}
 		})
 	}
-	if pid := (entry{ID: "a", NodeDir: "/nonexistent"}).process(); pid != 0 {
+	if pid, _ := (entry{ID: "a", NodeDir: "/nonexistent"}).process(); pid != 0 {
 		t.Errorf("a shim that does not run is process %d", pid)
 	}
 }

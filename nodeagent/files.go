@@ -81,7 +81,11 @@ func (a *agent) fileRequest(s *session, q *wire.FileRequest) {
 		select {
 		case <-a.done: // nobody is left to answer
 		default:
-			answer(a.dir.serveFile(q))
+			r := a.dir.serveFile(q)
+			if deleted(q, r) {
+				a.post(func(a *agent) { a.tidy(q.GetPath()) })
+			}
+			answer(r)
 		}
 	})
 	if !ok {
@@ -149,10 +153,13 @@ func (d Dir) file(q *wire.FileRequest, r *wire.FileReply) error {
 // place is what a path means.
 type place struct {
 	root  *os.Root
-	inner bool   // root is a task's directory, of another user
-	owner int    // that user
+	inner bool   // root is a directory that others than the agent write to
+	owner int    // the user whose it is, or anyone
 	rel   string // in root; ".": the root itself
 }
+
+// anyone is the owner of what is in the shared directory.
+const anyone = -1
 
 func (p *place) close() {
 	if p.inner {
@@ -160,7 +167,7 @@ func (p *place) close() {
 	}
 }
 
-// placeOf finds the first directory on the way that is not the agent's. Up to
+// placeOf finds the first directory on the way that is not the agent's alone. Up to
 // there nobody but the agent can move anything, so what is found stays.
 func placeOf(tasks *os.Root, p string) (*place, error) {
 	whole := &place{root: tasks, rel: p}
@@ -177,7 +184,9 @@ func placeOf(tasks *os.Root, p string) (*place, error) {
 			return whole, nil // whatever is done will say so
 		}
 		uid, _, ok := proc.FileOwner(fi)
-		if !ok || uid == own {
+		if everybodys := p[:i] == wire.SharedDir && fi.Mode()&0o002 != 0; everybodys {
+			uid = anyone
+		} else if !ok || uid == own {
 			continue
 		}
 		r, err := tasks.OpenRoot(p[:i])
@@ -239,7 +248,7 @@ func (p *place) read(q *wire.FileRequest, r *wire.FileReply) error {
 		return fileErr(wire.FileError_FILE_ERROR_KIND, "it is a directory")
 	case !fi.Mode().IsRegular():
 		return fileErr(wire.FileError_FILE_ERROR_KIND, "it is not a regular file")
-	case p.inner && (!ok || uid != p.owner):
+	case p.inner && p.owner != anyone && (!ok || uid != p.owner):
 		return fileErr(wire.FileError_FILE_ERROR_DENIED, "it belongs to another user than the task's directory")
 	}
 	off := int64(q.GetOffset())
@@ -268,7 +277,7 @@ func (p *place) remove(tasks *os.Root, q *wire.FileRequest) error {
 	if _, err := root.Lstat(rel); err != nil {
 		return err // RemoveAll is content with nothing
 	}
-	return root.RemoveAll(rel)
+	return removeAll(root, rel)
 }
 
 // list fills a reply with what is in a directory.

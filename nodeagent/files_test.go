@@ -77,8 +77,8 @@ func TestFileService(t *testing.T) {
 	put(t, task+"/wd/a/b", "x")
 	put(t, task+"/wd/a-", "yy")
 	put(t, task+"/wd/\xff/c", "not UTF-8")
-	all := []string{"j", "j/t", "j/t/stdout.txt", "j/t/wd", "j/t/wd/a", "j/t/wd/a/b", "j/t/wd/a-"}
-	for limit := range uint32(9) {
+	all := []string{"j", "j/t", "j/t/stdout.txt", "j/t/wd", "j/t/wd/a", "j/t/wd/a/b", "j/t/wd/a-", "shared"}
+	for limit := range uint32(10) {
 		var got []string
 		q := &wire.FileRequest{Op: opList, Recursive: true, Limit: limit}
 		for {
@@ -265,7 +265,7 @@ func TestFileOwners(t *testing.T) {
 			t.Errorf("%s: %v", p, r)
 		}
 	}
-	if got := len(d.serveFile(&wire.FileRequest{Op: opList, Recursive: true}).GetEntries()); got != 10 {
+	if got := len(d.serveFile(&wire.FileRequest{Op: opList, Recursive: true}).GetEntries()); got != 11 {
 		t.Errorf("%d entries", got)
 	}
 	if r := d.serveFile(&wire.FileRequest{Op: opDelete, Path: "j/a", Recursive: true}); r.GetCode() != 0 {
@@ -273,6 +273,48 @@ func TestFileOwners(t *testing.T) {
 	}
 	if _, err := d.makeTask("j/b", a); err == nil {
 		t.Error("a's task got b's directory")
+	}
+}
+
+// TestSharedFiles holds that all users' tasks may write to the shared directory,
+// and that no link there leads out of it.
+func TestSharedFiles(t *testing.T) {
+	d := testDir(t)
+	put(t, makeTask(t, d, "j/b", nil)+"/stdout.txt", "b's")
+	shared := filepath.Join(d.tasks(), wire.SharedDir)
+	put(t, shared+"/f", "ours")
+	if err := errors.Join(os.Symlink("../j/b", shared+"/dir"), os.Symlink("f", shared+"/in")); err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]string{"shared/f": "ours", "shared/in": "ours"} {
+		if r := d.serveFile(&wire.FileRequest{Op: opRead, Path: p}); string(r.GetData()) != want {
+			t.Errorf("%s: %v", p, r)
+		}
+	}
+	makeTask(t, d, "j/c", nil) // with the directory there
+	fi, err := os.Stat(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		if fi.Mode().Perm() != 0o700 {
+			t.Errorf("mode %v: all tasks are this user's", fi.Mode())
+		}
+		return
+	}
+	if fi.Mode()&(os.ModePerm|os.ModeSticky) != 0o777|os.ModeSticky {
+		t.Errorf("mode %v, want everybody's", fi.Mode())
+	}
+	if err := os.Lchown(shared+"/f", 65533, 65533); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.serveFile(&wire.FileRequest{Op: opRead, Path: "shared/f"}); string(r.GetData()) != "ours" {
+		t.Errorf("another user's file there: %v", r)
+	}
+	for _, op := range []wire.FileOp{opRead, opDelete} {
+		if r := d.serveFile(&wire.FileRequest{Op: op, Path: "shared/dir/stdout.txt"}); r.GetCode() != wire.FileError_FILE_ERROR_DENIED {
+			t.Errorf("%v by a link: %v", op, r)
+		}
 	}
 }
 

@@ -48,7 +48,8 @@ func agentConfig(base string) Config {
 
 // fakeShim speaks as a shim does. Its command says what becomes of it: "stay"
 // waits for the launcher, "orphan" starts a program that hides, "done" leaves a
-// result in the spool and is killed.
+// result in the spool and is killed; "garbled" and "unspooled" run until they are
+// launched, then are killed and leave a spool that is none, or no spool.
 func fakeShim() {
 	conn, err := net.FileConn(os.NewFile(3, "agent"))
 	fatal(err)
@@ -66,6 +67,19 @@ func fakeShim() {
 		c.Env, c.SysProcAttr = []string{}, &syscall.SysProcAttr{Setsid: true}
 		fatal(c.Start())
 		s.say(&wire.FromShim{M: &wire.FromShim_Notice{Notice: &wire.Notice{Text: strconv.Itoa(c.Process.Pid)}}})
+	case "garbled", "unspooled":
+		s.phase(wire.Phase_PHASE_RUNNING, conn)
+		if a.GetCommand()[0] == "garbled" {
+			fatal(os.WriteFile(filepath.Join(f.GetStart().GetSpoolDir(), a.GetId()+".spool"), []byte("no spool begins so"), 0o600))
+		}
+		go func() { // once the agent has read that it runs
+			for {
+				if f, err := link.ReadFrame(conn); err != nil || f.GetTo().GetLaunch() != nil {
+					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				}
+			}
+		}()
+		select {}
 	case "done":
 		sp, err := spool.Open(f.GetStart().GetSpoolDir(), a.GetId())
 		fatal(err)
@@ -105,6 +119,11 @@ func (s *fake) say(m *wire.FromShim) {
 	for _, c := range s.conns {
 		_ = link.WriteFrame(c, f)
 	}
+}
+
+func (s *fake) phase(p wire.Phase, c net.Conn) {
+	_ = link.WriteFrame(c, &wire.Frame{M: &wire.Frame_State{State: &wire.ShimState{Id: s.id, Name: s.name, Phase: p}}})
+	_ = link.WriteFrame(c, &wire.Frame{M: &wire.Frame_From{From: &wire.FromShim{Id: s.id, Name: s.name, M: &wire.FromShim_Started{Started: &wire.Started{}}}}})
 }
 
 func (s *fake) serve(c net.Conn) {
@@ -225,7 +244,7 @@ func (l *launcher) Session(_ context.Context, s *connect.BidiStream[wire.AgentMe
 	}
 	l.in <- first
 	l.out.Put(&wire.LauncherMessage{M: &wire.LauncherMessage_Welcome{Welcome: &wire.Welcome{
-		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage}}})
+		Protocol: wire.Version, Cluster: l.cluster, Epoch: l.epoch, Who: "tester of " + l.cluster, LeaseMs: 120_000, UsageMs: l.usage, NodeUpdates: true}}})
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	defer l.out.Close()

@@ -103,9 +103,10 @@ func claimDir(base string) (Dir, io.Closer, error) {
 // gives up the lock. A new agent may have it from then on: all that may still
 // go is the directory, and only if it is empty.
 func (d Dir) remove(lock io.Closer) {
-	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.expiry()} {
+	for _, p := range []string{d.socket(), d.log(), filepath.Join(string(d), "shims"), d.spool(), d.expiry(), d.notes()} {
 		// A directory that is not empty stays: it holds results that no
-		// launcher has acknowledged, or when task directories are to be deleted.
+		// launcher has acknowledged, or when task directories are to be deleted
+		// and whose they are.
 		_ = os.Remove(p)
 	}
 	_ = lock.Close()
@@ -139,10 +140,14 @@ type entry struct {
 	Epoch   uint64 `json:"epoch"`
 	NodeDir string `json:"node_dir"`
 	PID     int    `json:"pid"`
+	Start   uint64 `json:"start,omitempty"` // of PID, see proc.StartTime; 0: of an agent that did not write it
 	CPUs    string `json:"cpus"`
 	Memory  uint64 `json:"memory"`
 	Shared  bool   `json:"shared"`
 	Who     string `json:"who"`
+
+	GPUs []uint32 `json:"gpus,omitempty"` // topology.GPUSlot.ID
+
 	Session bool   `json:"session"`
 	Leased  bool   `json:"leased"`
 	Spool   string `json:"spool,omitempty"` // directory, of a user other than the agent's

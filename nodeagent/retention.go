@@ -194,11 +194,8 @@ func (a *agent) moveOne(marker string, now time.Time) error {
 	if err := r.Rename(rel, expiredPrefix+expiryKey(rel)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for up := path.Dir(rel); up != "."; up = path.Dir(up) {
-		if r.Remove(up) != nil {
-			break // other tasks of the job are there
-		}
-	}
+	removeEmpty(r, path.Dir(rel)) // as far as no other task is there
+	a.tidy(path.Dir(rel))
 	return os.Remove(marker)
 }
 

@@ -28,6 +28,8 @@ type session struct {
 	cancel  context.CancelFunc
 	bye     bool            // the launcher wants nothing more
 	parted  bool            // it was told that nothing of it is left
+	updates bool            // NodeUpdate is wanted
+	hello   *wire.Hello     // whose model of the node the launcher has
 	shown   map[string]bool // ids of shims that the launcher knows from this session
 }
 
@@ -67,8 +69,12 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 	defer stop()
 	stream := wireconnect.NewLauncherClient(hc, "http://launcher", connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil)).Session(ctx)
 	// The launcher must say who it is before it gets anything to do here.
+	hello, ok := a.greeting(ctx)
+	if !ok {
+		return
+	}
 	greet := time.AfterFunc(silence, cancel)
-	err := stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: a.hello}})
+	err := stream.Send(&wire.AgentMessage{M: &wire.AgentMessage_Hello{Hello: hello}})
 	var w *wire.Welcome
 	if err == nil {
 		var m *wire.LauncherMessage
@@ -95,7 +101,7 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) {
 		lease: time.Duration(w.GetLeaseMs()) * time.Millisecond,
 		usage: usageEvery(w.GetUsageMs()),
 		out:   link.NewQueue[*wire.AgentMessage](), over: make(chan struct{}), cancel: cancel,
-		shown: map[string]bool{},
+		shown: map[string]bool{}, updates: w.GetNodeUpdates(), hello: hello,
 	}
 	defer close(s.over)
 	a.post(func(a *agent) { a.open(s) })
@@ -158,7 +164,10 @@ func (a *agent) open(s *session) {
 	if s.epoch > a.epochs[s.cluster] {
 		a.epochs[s.cluster] = s.epoch
 	}
-	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: a.inventory(s)}})
+	inv := a.inventory(s)
+	inv.Folders = a.foldersOf(s.cluster)
+	s.send(&wire.AgentMessage{M: &wire.AgentMessage_Inventory{Inventory: inv}})
+	a.gpus.tell(a, s)
 	if s.usage > 0 {
 		a.wg.Go(func() { a.sample(s) })
 	}

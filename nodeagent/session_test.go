@@ -123,3 +123,33 @@ func TestOrdersWaitForTheShim(t *testing.T) {
 	sh.disconnect()
 	a.wg.Wait()
 }
+
+// TestOrdersOutliveTheConnection: what was written to a connection that broke is
+// said again on the next.
+func TestOrdersOutliveTheConnection(t *testing.T) {
+	a := &agent{shims: map[string]*shim{}, events: make(chan event), done: make(chan struct{}), cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	sh := &shim{e: entry{ID: "t-0-1"}}
+	dead, _ := net.Pipe()
+	sh.attach(a, dead)
+	_ = dead.Close()
+	sh.send(&wire.ToShim{Id: "t-0-1", M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
+	sh.send(&wire.ToShim{Id: "t-0-1", M: &wire.ToShim_End{End: &wire.End{Now: true}}})
+	sh.lease(time.Minute)
+	ours, theirs := net.Pipe()
+	sh.dialled(a, ours, nil)
+	for _, order := range []func(*wire.ToShim) bool{
+		func(m *wire.ToShim) bool { return m.GetEnd() != nil }, func(m *wire.ToShim) bool { return m.GetForget() != nil },
+	} {
+		_ = theirs.SetReadDeadline(time.Now().Add(20 * time.Second))
+		f, err := link.ReadFrame(theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !order(f.GetTo()) {
+			t.Errorf("the shim is told %v, want the end and then to forget", f)
+		}
+	}
+	close(a.done)
+	sh.disconnect()
+	a.wg.Wait()
+}

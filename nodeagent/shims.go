@@ -24,15 +24,17 @@ type shim struct {
 	phase   wire.Phase
 	conn    net.Conn
 	out     *link.Queue[*wire.Frame]
-	gen     int           // counts connections: news of an older one is dropped
-	dialing bool          // a fresh connection is being made
-	pending []*wire.Frame // to be sent on it
-	ended   bool          // its result was seen
-	removed bool          // the launcher wants it gone
-	forget  bool          // the launcher has its result
+	gen     int             // counts connections: news of an older one is dropped
+	dialing bool            // a fresh connection is being made
+	pending []*wire.Frame   // to be sent on it
+	orders  [3]*wire.ToShim // the last of each kind, see orderOf
+	seen    *wire.Result    // as it told it; nil: not yet
+	removed bool            // the launcher wants it gone
+	forget  bool            // the launcher has its result
 	exited  bool
 	cleared time.Time // when nothing of it was left but its spool; zero: not yet
 	result  *wire.Result
+	unread  error  // why there may be a result that can't be read
 	how     string // it ended
 }
 
@@ -43,9 +45,28 @@ func (sh *shim) name() *wire.AttemptName {
 	}
 }
 
+// orderOf is the place among a shim's orders of what it must be told for certain:
+// it is said again on each new connection, for what was written to a broken one
+// may not have arrived. Shims take a second one for the first. -1: no order.
+func orderOf(m *wire.ToShim) int {
+	switch {
+	case m.GetLaunch() != nil:
+		return 0
+	case m.GetEnd() != nil:
+		return 1
+	case m.GetForget() != nil: // last: one that runs on is ended before
+		return 2
+	}
+	return -1
+}
+
 func (sh *shim) send(m *wire.ToShim) {
 	if m.GetForget() != nil {
 		sh.forget = true
+	}
+	kind := orderOf(m)
+	if kind >= 0 {
+		sh.orders[kind] = m
 	}
 	f := &wire.Frame{M: &wire.Frame_To{To: m}}
 	switch {
@@ -53,9 +74,23 @@ func (sh *shim) send(m *wire.ToShim) {
 	case !sh.dialing && sh.out != nil:
 		sh.out.Put(f)
 	case m.GetLease() != nil: // it would renew from when it comes; there are more
+	case kind >= 0: // repeat says it
 	default: // the connection that is there may be another agent's dead one
 		sh.pending = append(sh.pending, f)
 	}
+}
+
+// repeat says what the shim has been told and may not have heard.
+func (sh *shim) repeat() {
+	for _, m := range sh.orders {
+		if m != nil {
+			sh.out.Put(&wire.Frame{M: &wire.Frame_To{To: m}})
+		}
+	}
+	for _, f := range sh.pending {
+		sh.out.Put(f)
+	}
+	sh.pending = nil
 }
 
 func (sh *shim) lease(d time.Duration) {
@@ -95,7 +130,7 @@ func (a *agent) foreign(cluster string) []*wire.Claim {
 	for _, sh := range a.sorted() {
 		if sh.e.Cluster != cluster {
 			out = append(out, &wire.Claim{Id: sh.e.ID, Cluster: sh.e.Cluster, Who: sh.e.Who,
-				Cpus: sh.e.CPUs, MemoryBytes: sh.e.Memory, Shared: sh.e.Shared})
+				Cpus: sh.e.CPUs, MemoryBytes: sh.e.Memory, Gpus: sh.e.GPUs, Shared: sh.e.Shared})
 		}
 	}
 	return out
@@ -162,7 +197,16 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		return
 	}
 	for _, sh := range a.sorted() {
-		if sh.e.Cluster == s.cluster || (sh.e.Shared && as.GetShared()) {
+		if sh.e.Cluster == s.cluster {
+			continue
+		}
+		for _, g := range as.GetGpus() {
+			if slices.Contains(sh.e.GPUs, g) {
+				refuse(wire.ErrorCode_ERROR_CLAIMED, fmt.Errorf("GPU %d is held by %s", g, sh.e.Who))
+				return
+			}
+		}
+		if sh.e.Shared && as.GetShared() {
 			continue
 		}
 		held, err := topology.ParseCPUSet(sh.e.CPUs)
@@ -178,7 +222,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		ID: as.GetId(), Cluster: s.cluster, TaskUID: as.GetName().GetTaskUid(),
 		Lo: as.GetName().GetRange().GetLo(), Hi: as.GetName().GetRange().GetHi(),
 		Attempt: as.GetName().GetAttempt(), Epoch: as.GetName().GetEpoch(),
-		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(),
+		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(), GPUs: as.GetGpus(),
 		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
 	if !as.GetPlanOnly() {
@@ -239,6 +283,9 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 		logPath, start.SpoolDir, e.Spool = u.log, u.spool, u.spool
 	}
 	if as.GetTaskDir() != "" && !as.GetPlanOnly() {
+		if err := a.noteFolder(s.cluster, as.GetTaskDir()); err != nil {
+			return nil, err
+		}
 		p, err := a.dir.makeTask(as.GetTaskDir(), acc)
 		if err != nil {
 			return nil, diskHint(err, a.dir.tasks())
@@ -272,7 +319,7 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 		_ = ours.Close()
 		return nil, fmt.Errorf("starting the shim: %w", err)
 	}
-	e.PID = p.Pid()
+	e.PID, e.Start = p.Pid(), proc.StartTime(p.Pid())
 	sh := &shim{e: e, phase: wire.Phase_PHASE_PREPARING}
 	// Nobody waits for this goroutine: shims outlive the agent.
 	go func() {
@@ -337,7 +384,7 @@ func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
 		return
 	}
 	if m.GetResult() != nil {
-		sh.ended = true
+		sh.seen = m.GetResult()
 		sh.phase = wire.Phase_PHASE_ENDED
 	}
 	// A shim runs as its user, who can speak in its place: of itself alone.

@@ -36,11 +36,12 @@ func (a *agent) sweptUp() {
 			a.start(o.s, o.as)
 		}
 	}
+	a.gpus.startHeld()
 }
 
 // spared are the children that a sweep leaves alone.
 func (a *agent) spared() []int {
-	out := slices.Clone(a.bystanders)
+	out := append(slices.Clone(a.bystanders), a.gpus.pids...)
 	for _, sh := range a.shims {
 		if !sh.exited && sh.e.PID > 0 {
 			out = append(out, sh.e.PID)
@@ -71,11 +72,23 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			_ = os.RemoveAll(e.NodeDir)
 			_ = os.RemoveAll(proc.SharedMemoryDir(e.NodeDir))
 		}
-		res, err := lastResult(spoolDir, e.ID)
+		res, spooled, err := a.readSpool(spoolDir, e.ID)
 		a.retain(e)
 		a.post(func(a *agent) {
+			// A shim writes that it starts its program before it says so.
+			if ran := sh.phase == wire.Phase_PHASE_RUNNING || sh.phase == wire.Phase_PHASE_ENDED; err == nil && ran && !spooled && !clean && !e.Session {
+				err = errors.New("its spool is gone")
+			}
 			if err := errors.Join(err, serr); err != nil {
 				a.cfg.Log.Error("clearing up after a shim", "id", e.ID, "err", err)
+			}
+			// What it told may not have reached the launcher, which was away. One
+			// that ended by itself was told to forget, or nobody waits for it.
+			if res == nil && !clean && !e.Session {
+				res = sh.seen
+			}
+			if res == nil {
+				sh.unread = err
 			}
 			sh.cleared, sh.result, sh.how = time.Now(), res, how
 			if serr != nil {
@@ -107,9 +120,12 @@ func (a *agent) report(sh *shim) {
 	_ = os.Remove(a.dir.registry(sh.e.ID))
 	delete(a.shims, sh.e.ID)
 	if s != nil {
-		lost := sh.result == nil && !sh.ended && !sh.forget
-		s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: &wire.ShimGone{
-			Id: sh.e.ID, Name: sh.name(), Lost: lost, Reason: "shim ended: " + sh.how}}})
+		gone := &wire.ShimGone{Id: sh.e.ID, Name: sh.name(), Lost: sh.result == nil && sh.seen == nil && !sh.forget, Reason: "shim ended: " + sh.how}
+		if gone.GetLost() && sh.unread != nil {
+			gone.Unread = true
+			gone.Reason += "; its result can't be read: " + sh.unread.Error()
+		}
+		s.send(&wire.AgentMessage{M: &wire.AgentMessage_ShimGone{ShimGone: gone}})
 	}
 	a.claimsChanged(sh.e.Cluster)
 }
@@ -140,16 +156,38 @@ func sweep(marker string, spared []int) error {
 	return errors.Join(err1, err2)
 }
 
-// lastResult is the result in a shim's spool, nil when there is none.
-func lastResult(dir, id string) (*wire.Result, error) {
-	recs, err := spool.Read(dir, id)
-	if err != nil {
-		return nil, err
-	}
-	for i := len(recs) - 1; i >= 0; i-- {
-		if r := recs[i].GetFrom().GetResult(); r != nil {
-			return r, nil
+// Reading a spool is tried again for as long as the node may only be short of
+// descriptors or memory.
+const (
+	readTries = 5
+	readPause = 200 * time.Millisecond
+)
+
+// readSpool returns the result in a shim's spool, nil when there is none, and
+// whether there is any record.
+func (a *agent) readSpool(dir, id string) (res *wire.Result, spooled bool, err error) {
+	for try := 1; ; try++ {
+		recs, err := spool.Read(dir, id)
+		if err == nil {
+			return lastResult(recs), len(recs) > 0, nil
+		}
+		if try == readTries {
+			return nil, false, err
+		}
+		select {
+		case <-a.done:
+			return nil, false, err
+		case <-time.After(readPause):
 		}
 	}
-	return nil, nil
+}
+
+// lastResult is the last result among records, nil when there is none.
+func lastResult(recs []*wire.Frame) *wire.Result {
+	for i := len(recs) - 1; i >= 0; i-- {
+		if r := recs[i].GetFrom().GetResult(); r != nil {
+			return r
+		}
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
 )
 
 // Beside the agent's directory there are, made when first needed and never
@@ -76,6 +77,9 @@ func (d Dir) makeTask(rel string, acc *account) (string, error) {
 		return "", fmt.Errorf("the task root: %w", err)
 	}
 	defer r.Close()
+	if err := makeShared(r); err != nil {
+		return "", fmt.Errorf("the node's shared directory: %w", err)
+	}
 	for i := range len(rel) {
 		if rel[i] == '/' {
 			if err := r.Mkdir(rel[:i], passable()); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -111,6 +115,24 @@ func (d Dir) makeTask(rel string, acc *account) (string, error) {
 		return "", fmt.Errorf("the task's directory %s belongs to user %d, the task runs as user %d; remove it", rel, uid, want)
 	}
 	return filepath.Join(d.tasks(), filepath.FromSlash(rel)), nil
+}
+
+// makeShared makes the directory that all tasks of the node share, whoever's
+// they are. As in /tmp, users can't move each other's files there. It stays for
+// as long as the task root does.
+func makeShared(r *os.Root) error {
+	if err := r.Mkdir(wire.SharedDir, 0o700); err != nil {
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if fi, err := r.Lstat(wire.SharedDir); err != nil || !fi.IsDir() {
+			return errors.Join(err, fmt.Errorf("%s in the task root is no directory: remove it", wire.SharedDir))
+		}
+	}
+	if os.Geteuid() != 0 {
+		return nil // all tasks are one user's
+	}
+	return r.Chmod(wire.SharedDir, 0o777|os.ModeSticky)
 }
 
 // validTaskDir holds what becomes a path to names that stay below the root.

@@ -108,6 +108,7 @@ type Class string
 // Distance classes, nearest first; NV# comes before them all.
 const (
 	ClassSelf Class = "X"
+	ClassXGMI Class = "XGMI" // AMD's links between GPUs, in the words of amd-smi; as near as NV#
 	ClassPIX  Class = "PIX"  // at most one PCIe bridge between them
 	ClassPXB  Class = "PXB"  // several PCIe bridges, no host bridge
 	ClassPHB  Class = "PHB"  // a PCIe host bridge, usually the CPU

@@ -27,7 +27,7 @@ func (c Class) Compare(o Class) int {
 }
 
 func (c Class) rank() int {
-	order := []Class{ClassSelf, "NV", ClassPIX, ClassPXB, ClassPHB, ClassNODE, ClassSYS}
+	order := []Class{ClassSelf, "NV", ClassXGMI, ClassPIX, ClassPXB, ClassPHB, ClassNODE, ClassSYS}
 	if c.NVLinks() > 0 {
 		c = "NV"
 	}
@@ -225,12 +225,19 @@ func (a *atlas) numaOf(cpus CPUSet) int {
 	return -1
 }
 
-// cpus returns the cpus near a device.
+// cpus returns the cpus near a device: firmware that knows no better calls all
+// of a machine's near, so its NUMA node's are taken out of them.
 func (a *atlas) cpus(name string) (CPUSet, bool) {
 	s := a.find(name)
 	for _, d := range a.node.NUMA {
-		if s.ok && d.Index == s.numa {
-			return s.cpus.Union(d.CPUs), !s.cpus.Union(d.CPUs).IsEmpty()
+		if !s.ok || d.Index != s.numa {
+			continue
+		}
+		if both := d.CPUs.Intersect(s.cpus); !both.IsEmpty() {
+			return both, true
+		}
+		if s.cpus.IsEmpty() {
+			return d.CPUs, !d.CPUs.IsEmpty()
 		}
 	}
 	return s.cpus, s.ok && !s.cpus.IsEmpty()

@@ -29,11 +29,12 @@ type svgBox struct {
 	wires      []svgWire
 	kids       []*svgBox
 
-	bars   []*svgBox // NUMA nodes: as wide as the box
-	grid   []*svgBox // what has cpus, in columns
-	cols   int
-	beside []*svgBox // devices
-	inset  float64   // of the kids
+	bars    []*svgBox // NUMA nodes, each as wide as the box, or side by side
+	abreast int       // how many bars are beside each other
+	grid    []*svgBox // what has cpus, in columns
+	cols    int
+	beside  []*svgBox // devices
+	inset   float64   // of the kids
 }
 
 type svgWire struct {
@@ -105,12 +106,19 @@ func layout(o *object) *svgBox {
 		y = b.h + svgGap/2
 	}
 	right := b.w
-	for _, m := range o.memory {
-		k := layout(m)
-		k.x, k.y = b.inset, y
-		b.bars = append(b.bars, k)
-		y += k.h + svgGap/2
-		right = max(right, k.x+k.w+b.inset)
+	// Memory of its own kind beside the cores' (GPUs', CXL) comes by the dozen.
+	b.abreast = min(max(len(o.memory)/2, 1), 4)
+	for i := 0; i < len(o.memory); i += b.abreast {
+		x, high := b.inset, 0.0
+		for _, m := range o.memory[i:min(i+b.abreast, len(o.memory))] {
+			k := layout(m)
+			k.x, k.y = x, y
+			x += k.w + svgGap/2
+			high = max(high, k.h)
+			b.bars = append(b.bars, k)
+		}
+		y += high + svgGap/2
+		right = max(right, x-svgGap/2+b.inset)
 	}
 	for _, c := range o.children {
 		b.grid = append(b.grid, layout(c))
@@ -210,8 +218,18 @@ func (b *svgBox) fit() {
 	for _, d := range b.beside {
 		room = min(room, d.x-svgGap-b.inset)
 	}
-	for _, k := range b.bars {
-		k.widen(room - k.w)
+	for i := 0; i < len(b.bars); i += b.abreast {
+		row := b.bars[i:min(i+b.abreast, len(b.bars))]
+		used := svgGap / 2 * float64(len(row)-1)
+		for _, k := range row {
+			used += k.w
+		}
+		more, x := max(room-used, 0)/float64(len(row)), b.inset
+		for _, k := range row {
+			k.x = x
+			k.widen(more)
+			x += k.w + svgGap/2
+		}
 	}
 	if len(b.grid) == 0 {
 		return

@@ -158,15 +158,16 @@ func (l *launcher) rss() int64         { return statusOf(l.cmd.Process.Pid, "VmR
 func (l *launcher) peak() int64        { return statusOf(l.cmd.Process.Pid, "VmHWM") }
 func (l *launcher) cpu() time.Duration { return cpuOf(l.cmd.Process.Pid) }
 
-// cpuOf is the processor's time that a process has used.
+// cpuOf is the processor's time that a process's living threads have used, in
+// steps of what the scheduler counts and not of ticks: /proc/PID/task/TID/schedstat.
 func cpuOf(pid int) time.Duration {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	if len(f) < 13 {
-		return 0
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	var sum time.Duration
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		used, _, _ := strings.Cut(string(b), " ")
+		ns, _ := strconv.ParseInt(used, 10, 64)
+		sum += time.Duration(ns)
 	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond // 100 ticks a second on Linux
+	return sum
 }

@@ -69,44 +69,25 @@ func newAccountRenew(a *app, d *dataFlags) *cobra.Command {
 }
 
 func newAccountList(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the accounts, without their keys", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
+	return keyList[auth.Account]{short: "List the accounts, without their keys", header: "ACCOUNT ROLE NODE-USER AGE", facts: accountFacts,
+		all: func() ([]auth.Account, error) {
 			k, err := d.keyring(false)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			list, err := k.Accounts()
-			if err != nil {
-				return err
-			}
-			facts, rows := []map[string]any{}, [][]string{}
-			for _, x := range list {
-				facts = append(facts, accountFacts(x))
-				rows = append(rows, []string{x.Principal.Name, x.Principal.Role.String(), x.Principal.NodeUser, ago(x.Created)})
-			}
-			if a.json {
-				return a.encode(facts)
-			}
-			return a.table("ACCOUNT ROLE NODE-USER AGE", rows)
+			return k.Accounts()
 		},
-	}
+		row: func(x auth.Account) []string {
+			return []string{x.Principal.Name, x.Principal.Role.String(), x.Principal.NodeUser, ago(x.Created)}
+		}}.command(a)
 }
 
 func newAccountRevoke(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke NAME...", Short: "End accounts and their keys at once", Args: wants(1, 0, "NAME..."),
-		RunE: func(_ *cobra.Command, args []string) error {
-			k, err := d.keyring(false)
-			if err != nil {
-				return err
-			}
-			return a.forEach(args, func(name string) error {
-				if err := k.RevokeAccount(name); err != nil {
-					return err
-				}
-				return a.did(name, "is revoked")
-			})
-		},
-	}
+	return revokeCommand(a, "NAME", "End accounts and their keys at once", func() (func(string) error, error) {
+		k, err := d.keyring(false)
+		if err != nil {
+			return nil, err
+		}
+		return k.RevokeAccount, nil
+	})
 }

@@ -33,7 +33,8 @@ type runFlags struct {
 	priority                       int
 	base, sshConfig, agentBinary   string
 
-	given func(name string) bool // whether the user set a flag
+	given    func(name string) bool // whether the user set a flag
+	standing bool                   // the nodes are a launcher's that stays, not known here
 }
 
 func (f *runFlags) register(c *cobra.Command) {

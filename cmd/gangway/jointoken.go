@@ -60,70 +60,43 @@ func joinFacts(t auth.JoinToken) map[string]any {
 }
 
 func newJoinTokenList(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the join tokens, without their secrets", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
+	return keyList[auth.JoinToken]{short: "List the join tokens, without their secrets", header: "TOKEN NODE USED ENDS BY", facts: joinFacts,
+		all: func() ([]auth.JoinToken, error) {
 			ca, err := d.authority(false)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			list, err := ca.JoinTokens()
-			if err != nil {
-				return err
-			}
-			facts, rows := []map[string]any{}, [][]string{}
-			for _, t := range list {
-				facts = append(facts, joinFacts(t))
-				rows = append(rows, []string{t.ID, firstOf(t.Node, "any"), fmt.Sprintf("%d/%d", len(t.Used), t.Uses), ends(t.Expires), strings.Join(t.Used, ",")})
-			}
-			if a.json {
-				return a.encode(facts)
-			}
-			return a.table("TOKEN NODE USED ENDS BY", rows)
+			return ca.JoinTokens()
 		},
-	}
+		row: func(t auth.JoinToken) []string {
+			return []string{t.ID, firstOf(t.Node, "any"), fmt.Sprintf("%d/%d", len(t.Used), t.Uses), ends(t.Expires), strings.Join(t.Used, ",")}
+		}}.command(a)
 }
 
 func newJoinTokenRevoke(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke ID...", Short: "End join tokens at once; nodes that joined with them stay", Args: wants(1, 0, "ID..."),
-		RunE: func(_ *cobra.Command, args []string) error {
-			ca, err := d.authority(false)
-			if err != nil {
-				return err
-			}
-			return a.forEach(args, func(id string) error {
-				if err := ca.RevokeJoinToken(id); err != nil {
-					return err
-				}
-				return a.did(id, "is revoked")
-			})
-		},
-	}
+	return revokeCommand(a, "ID", "End join tokens at once; nodes that joined with them stay", func() (func(string) error, error) {
+		ca, err := d.authority(false)
+		if err != nil {
+			return nil, err
+		}
+		return ca.RevokeJoinToken, nil
+	})
 }
 
 // newNodeRevoke is node revoke: unlike the other verbs of nodes it works on the
 // launcher's files.
 func newNodeRevoke(a *app) *cobra.Command {
 	d := &dataFlags{}
-	c := &cobra.Command{
-		Use: "revoke NODE...", Short: "Void the certificates of nodes that joined by themselves", Args: wants(1, 0, "NODE..."),
-		Long: `Void the certificates of nodes that joined by themselves, and the join tokens that
+	c := revokeCommand(a, "NODE", "Void the certificates of nodes that joined by themselves", func() (func(string) error, error) {
+		ca, err := d.authority(false)
+		if err != nil {
+			return nil, err
+		}
+		return ca.RevokeNode, nil
+	})
+	c.Long = `Void the certificates of nodes that joined by themselves, and the join tokens that
 are for them only: they can't connect any more. Run it on the launcher's machine,
-as its user. "gangway node remove" takes the node out of the pool.`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			ca, err := d.authority(false)
-			if err != nil {
-				return err
-			}
-			return a.forEach(args, func(name string) error {
-				if err := ca.RevokeNode(name); err != nil {
-					return err
-				}
-				return a.did(name, "is revoked")
-			})
-		},
-	}
+as its user. "gangway node remove" takes the node out of the pool.`
 	d.register(c.Flags())
 	return c
 }

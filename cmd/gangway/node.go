@@ -107,8 +107,9 @@ func newNodeShow(a *app, l *launcherFlags, pool *string) *cobra.Command {
 			if a.json {
 				return a.encode(n)
 			}
-			if err := a.facts("node", n.ID, "pool", p, "state", nodeState(n)+since(n.StateAt), "trouble", troubles(n.Errors), "cores", fmt.Sprintf("%d, %d of them used", n.Gangway.Cores, n.RunSlots),
-				"memory", memory(n), "topology", topologyWords(n.Gangway.Topology), "address", n.Address, "agent", n.Agent.Version, "tasks", fmt.Sprint(n.Running)); err != nil {
+			facts := []string{"node", n.ID, "pool", p, "state", nodeState(n) + since(n.StateAt), "trouble", troubles(n.Errors), "cores", fmt.Sprintf("%d, %d of them used", n.Gangway.Cores, n.RunSlots),
+				"memory", memory(n), "topology", topologyWords(n.Gangway.Topology), "address", n.Address, "agent", n.Agent.Version, "tasks", fmt.Sprint(n.Running)}
+			if err := a.facts(append(facts, usageFacts(n.Gangway.Usage)...)...); err != nil {
 				return err
 			}
 			for _, t := range n.Recent {

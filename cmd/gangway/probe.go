@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/launcher"
+	"gangway/nodeagent"
 	"gangway/topology"
 	"gangway/topology/probe"
 )
@@ -37,6 +38,8 @@ func newProbeCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				exe, _ := os.Executable() // "": the helper is looked for in PATH
+				nodeagent.ProbeGPUs(cmd.Context(), &n, nodeagent.GPUSource{}, exe)
 				return a.showNode(n, svg, full, matrix)
 			}
 			if svg != "" || matrix {

@@ -41,16 +41,30 @@ that of the first rank that failed.`,
 }
 
 func newPlanCommand(a *app) *cobra.Command {
-	f := &runFlags{}
+	f, m := &runFlags{}, &fromFlags{}
 	c := &cobra.Command{
 		Use:   "plan [flags] -- CMD [ARG...]",
 		Short: "Show what run would use: placement, hostfile, command line, environment",
 		Long: `Prepare a run on its nodes as "gangway run" would with the same flags, print
 the placement, the binding, the hostfile, mpirun's command line and environment,
-and start nothing.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runJob(cmd.Context(), f, args, true) },
+and start nothing.
+
+With --from, print how ranks would be placed on a machine that is not here.`,
+		Example: `  gangway plan --hosts 'n[1-4]' -n 8 -- ./hello
+  gangway plan --from lassen.xml -n 8 --json
+  gangway plan --from 'pack:2 numa:4 core:8 pu:2' -n 8 --threads 4`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if m.from != "" || f.given("from") {
+				return a.planFrom(f, m)
+			}
+			if err := m.unused(f.given); err != nil {
+				return err
+			}
+			return a.runJob(cmd.Context(), f, args, true)
+		},
 	}
 	f.register(c)
+	m.register(c)
 	return c
 }
 
@@ -85,6 +99,7 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 	if cfg.Fabric, err = readFabric(f.fabric, entries, func(s string) { out.Notice("", s, true) }); err != nil {
 		return err
 	}
+	out.fabric = cfg.Fabric
 	if f.switches != "" && cfg.Fabric == nil {
 		return usagef("give --fabric FILE: what ibnetdiscover printed, a topology.conf or YAML", "--switches, but the fabric is not known")
 	}

@@ -13,7 +13,7 @@ import (
 // shape fills in the counts that the list of hosts implies. Counts that can't
 // be had together are refused here, in the words of the flags.
 func (f *runFlags) shape(t *job.TaskSpec, entries []topology.HostEntry) error {
-	if len(entries) == 0 && f.nodes > 1 {
+	if len(entries) == 0 && f.nodes > 1 && !f.standing {
 		return usagef("name hosts with --hosts, --hostfile or --agents", "-N %d, but without a list of hosts there is only this machine", f.nodes)
 	}
 	if n := len(entries); n > 0 && f.nodes > n {

@@ -101,3 +101,35 @@ func TestShapeRefusals(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A launcher that stays knows its nodes; the command line doesn't.
+func TestSubmitShape(t *testing.T) {
+	type shape struct{ Nodes, Ranks, PerNode int }
+	for args, want := range map[string]shape{
+		"":                      {1, 1, 1},
+		"-N 4":                  {4, 4, 1},
+		"-N 4 --ppn 8":          {4, 32, 8},
+		"-N 2 -n 4":             {2, 4, 0},
+		"-N 2 -n 4 --ppn 2":     {2, 4, 2},
+		"--ppn 3":               {1, 3, 3},
+		"-n 8 --ppn 2":          {4, 8, 2},
+		"-N 4 --launch primary": {4, 4, 1},
+	} {
+		f := &submitFlags{}
+		c := &cobra.Command{Use: "submit"}
+		f.run.register(c)
+		if err := c.ParseFlags(strings.Fields(args)); err != nil {
+			t.Fatal(err)
+		}
+		f.retries, f.onNodeLoss = 0, string(job.NodeLossRequeue)
+		s, err := f.command([]string{"true"})
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		r := s.Tasks[0].Resolve()
+		if got := (shape{r.Nodes, r.Ranks, r.RanksPerNode}); got != want {
+			t.Errorf("%s: %+v, want %+v", args, got, want)
+		}
+	}
+}

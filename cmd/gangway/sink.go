@@ -11,10 +11,12 @@ import (
 	"gangway/launcher"
 	"gangway/launcher/agents"
 	"gangway/launcher/job"
+	"gangway/launcher/sched"
 )
 
 // sink prints a run: ranks' output as it is or labelled, or JSON lines.
 type sink struct {
+	fabric  *sched.Fabric // nil: not known
 	app     *app
 	verbose bool
 	plan    bool // only the plan is printed
@@ -131,7 +133,7 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 	}
 	out := res.Outcome
 	if planOnly && out.Success {
-		return a.printPlan(res)
+		return a.printPlan(res, s.fabric)
 	}
 	code := exitStatus(out)
 	if a.json {

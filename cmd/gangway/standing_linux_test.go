@@ -281,6 +281,10 @@ func TestWaiting(t *testing.T) {
 	want(t, 0, "", "is being cancelled", "task", "cancel", "big", "main")
 	want(t, 0, "", "is drained", "node", "drain", node[1], "--wait", "--timeout", "1m")
 	want(t, 0, "drained", "", "node", "show", node[1])
+	waitFor(t, "the node's usage is shown", 60*time.Second, func() bool {
+		out, _, _ := gangway("", "node", "show", node[1])
+		return strings.Contains(out, "memory used") && strings.Contains(out, "network") && strings.Contains(out, "cpu used")
+	})
 	want(t, exitFailed, "", "already", "node", "drain", node[1])
 	want(t, 0, "", "takes tasks again", "node", "resume", node[1])
 	want(t, 0, "late: 1 succeeded", "", "job", "wait", "late", "--timeout", "1m")

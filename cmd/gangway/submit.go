@@ -127,6 +127,7 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	if len(args) == 0 {
 		return job.Spec{}, usagef("gangway submit -n 4 -- ./program", "no command given")
 	}
+	f.run.standing = true
 	spec, err := f.run.spec(nil, args)
 	if err != nil {
 		return job.Spec{}, err
@@ -194,9 +195,9 @@ func (a *app) output(ctx context.Context, c *client.Client, jobID, taskID string
 	var errs [2]error
 	var both sync.WaitGroup
 	both.Go(func() {
-		errs[0] = c.Follow(ctx, jobID, taskID, client.Stdout, 0, a.stdout, a.waits(ctx, c, jobID, taskID))
+		errs[0] = c.Follow(ctx, jobID, taskID, client.Stdout, a.stdout, a.waits(ctx, c, jobID, taskID))
 	})
-	both.Go(func() { errs[1] = c.Follow(ctx, jobID, taskID, client.Stderr, 0, a.stderr, nil) })
+	both.Go(func() { errs[1] = c.Follow(ctx, jobID, taskID, client.Stderr, a.stderr, nil) })
 	both.Wait()
 	return firstError(errs[:]...)
 }

@@ -142,7 +142,7 @@ func newTaskLogs(a *app, l *launcherFlags) *cobra.Command {
 	var follow, stderr bool
 	c := &cobra.Command{
 		Use: "logs JOB [TASK]", Short: "Print a task's output", Args: wants(1, 2, "[-f] [--stderr] JOB [TASK]"),
-		Long: "Print what a task has written to its standard output by now; with -f, go on until\nthe task has ended. TASK may be left out if the job has only one.",
+		Long: "Print what a task has written to its standard output by now, on all of its nodes; with\n-f, go on until the task has ended. TASK may be left out if the job has only one.",
 		RunE: l.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			if a.json {
 				return usagef("leave --json out", "output is printed as it is, not as JSON")
@@ -156,7 +156,7 @@ func newTaskLogs(a *app, l *launcherFlags) *cobra.Command {
 				file = client.Stderr
 			}
 			if follow {
-				return c.Follow(ctx, args[0], id, file, 0, a.stdout, a.waits(ctx, c, args[0], id))
+				return c.Follow(ctx, args[0], id, file, a.stdout, a.waits(ctx, c, args[0], id))
 			}
 			err = c.Copy(ctx, args[0], id, file, a.stdout)
 			if client.Is(err, "FileNotFound") {

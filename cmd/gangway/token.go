@@ -148,28 +148,17 @@ func tokenFacts(t auth.Token) map[string]any {
 }
 
 func newTokenList(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the tokens, without their secrets", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
+	return keyList[auth.Token]{short: "List the tokens, without their secrets", header: "TOKEN NAME ROLE NODE-USER AGE ENDS", facts: tokenFacts,
+		all: func() ([]auth.Token, error) {
 			k, err := d.keyring(false)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			list, err := k.Tokens()
-			if err != nil {
-				return err
-			}
-			facts, rows := []map[string]any{}, [][]string{}
-			for _, t := range list {
-				facts = append(facts, tokenFacts(t))
-				rows = append(rows, []string{t.ID, t.Principal.Name, t.Principal.Role.String(), t.Principal.NodeUser, ago(t.Created), ends(t.Expires)})
-			}
-			if a.json {
-				return a.encode(facts)
-			}
-			return a.table("TOKEN NAME ROLE NODE-USER AGE ENDS", rows)
+			return k.Tokens()
 		},
-	}
+		row: func(t auth.Token) []string {
+			return []string{t.ID, t.Principal.Name, t.Principal.Role.String(), t.Principal.NodeUser, ago(t.Created), ends(t.Expires)}
+		}}.command(a)
 }
 
 // ends is when something ends, in a table.
@@ -185,22 +174,16 @@ func ends(t time.Time) string {
 }
 
 func newTokenRevoke(a *app, d *dataFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke ID...", Short: "End tokens at once", Args: wants(1, 0, "ID..."),
-		RunE: func(_ *cobra.Command, args []string) error {
-			k, err := d.keyring(false)
-			if err != nil {
-				return err
+	return revokeCommand(a, "ID", "End tokens at once", func() (func(string) error, error) {
+		k, err := d.keyring(false)
+		if err != nil {
+			return nil, err
+		}
+		return func(id string) error {
+			if strings.Contains(id, "_") {
+				return usagef("gangway token list", "the token's id is wanted, not the token")
 			}
-			return a.forEach(args, func(id string) error {
-				if strings.Contains(id, "_") {
-					return usagef("gangway token list", "the token's id is wanted, not the token")
-				}
-				if err := k.RevokeToken(id); err != nil {
-					return err
-				}
-				return a.did(id, "is revoked")
-			})
-		},
-	}
+			return k.RevokeToken(id)
+		}, nil
+	})
 }

@@ -19,7 +19,7 @@ func newUpCommand(a *app) *cobra.Command {
 	var (
 		data, listen, socket, poolID, logLevel string
 		names                                  []string
-		lease                                  time.Duration
+		lease, nodeLife                        time.Duration
 		noNodes                                bool
 		f                                      runFlags
 	)
@@ -59,7 +59,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 			}
 			log := slog.New(h)
 			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: who(), Listen: listen, Names: names,
-				Socket: socket, Lease: lease, Version: versionString(), Log: log}
+				Socket: socket, Lease: lease, NodeLife: nodeLife, Version: versionString(), Log: log}
 			f.given = cmd.Flags().Changed
 			entries, err := f.hostEntries()
 			if err != nil {
@@ -105,6 +105,8 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
 	fl.StringVar(&f.fabric, "fabric", "", "file that describes the network's switches: ibnetdiscover's output, topology.conf or YAML")
+	fl.DurationVar(&nodeLife, "node-certificates", 0, "")
+	_ = fl.MarkHidden("node-certificates") // how long they are valid; for tests of their renewal
 	c.MarkFlagsMutuallyExclusive("hosts", "hostfile", "agents")
 	return c
 }

@@ -2,8 +2,9 @@ package agents
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
+	"sync"
 
 	"gangway/launcher/state"
 )
@@ -25,21 +26,31 @@ func (f *Fleet) Accept(ctx context.Context, name string, conn io.ReadWriteCloser
 	}
 	if n.kept {
 		f.mu.Unlock()
-		_ = conn.Close()
-		return fmt.Errorf("node %s: the launcher connects to a node of this name itself: take it out of --hosts, or join under another name", name)
+		_, err := f.serve(ctx, n, conn, errors.New("the launcher connects to a node of this name by itself: take it out of the launcher's --hosts, or join with another --name"))
+		return err
 	}
 	if n.hangUp != nil {
 		n.hangUp()
 	}
 	n.hangUp = cancel
+	turn := f.turns[name]
+	if turn == nil {
+		turn = new(sync.Mutex)
+		f.turns[name] = turn
+	}
 	f.mu.Unlock()
-	n.turn.Lock()
-	defer n.turn.Unlock()
+	// Also after the connection of a node of this name that was removed: the
+	// news of its end must not come behind that of this one's beginning.
+	turn.Lock()
+	defer turn.Unlock()
 	if ctx.Err() != nil { // a still newer one came
 		_ = conn.Close()
 		return ctx.Err()
 	}
-	up, err := f.serve(ctx, n, conn)
+	up, err := f.serve(ctx, n, conn, nil)
+	f.mu.Lock()
+	up = up && f.nodes[name] == n // a node that was removed is not one that is down
+	f.mu.Unlock()
 	if up {
 		why := "the agent ended the session"
 		if err != nil {

@@ -21,8 +21,14 @@ func (f *Fleet) handle(node string, m *wire.AgentMessage) error {
 			return err
 		}
 		f.cfg.Inbox.Post(state.NodeClaims{Node: node, Claims: claims})
+	case *wire.AgentMessage_NodeUpdate:
+		var topo topology.Node
+		if err := json.Unmarshal(m.NodeUpdate.GetNodeJson(), &topo); err != nil {
+			return fmt.Errorf("the agent's new description of its node can't be read: %w", err)
+		}
+		f.cfg.Inbox.Post(state.NodeProbed{Node: node, Topology: topo, GPUs: topo.GPUSlotIDs()})
 	case *wire.AgentMessage_ShimGone:
-		f.cfg.Inbox.Post(state.ShimGone{ID: m.ShimGone.GetId(), Node: node, Why: m.ShimGone.GetReason()})
+		f.cfg.Inbox.Post(state.ShimGone{ID: m.ShimGone.GetId(), Node: node, Why: m.ShimGone.GetReason(), Unread: m.ShimGone.GetUnread()})
 	case *wire.AgentMessage_Error:
 		f.cfg.Inbox.Post(refusalOf(node, m.Error))
 	case *wire.AgentMessage_FromShim:
@@ -163,7 +169,7 @@ func claimsOf(in []*wire.Claim) ([]job.Claim, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the agent's claim %s: %w", c.GetId(), err)
 		}
-		out = append(out, job.Claim{ID: c.GetId(), Who: c.GetWho(), CPUs: cpus, Memory: c.GetMemoryBytes(), Shared: c.GetShared()})
+		out = append(out, job.Claim{ID: c.GetId(), Who: c.GetWho(), CPUs: cpus, Memory: c.GetMemoryBytes(), GPUs: c.GetGpus(), Shared: c.GetShared()})
 	}
 	return out, nil
 }

@@ -60,6 +60,9 @@ type Config struct {
 	Failed func(node string, err error, everUp bool) bool
 	// Up, if set, is called when a session has begun and Send reaches it.
 	Up func(node string)
+	// Folders, if set, is told at a session's start which folders of this
+	// cluster's jobs the node has, if any. It must not block.
+	Folders func(node string, folders []string)
 }
 
 // heartbeat is how often leases are renewed, short ones more often.
@@ -80,7 +83,8 @@ type Fleet struct {
 	cfg     Config
 	mu      sync.Mutex
 	nodes   map[string]*node
-	leaving bool // Goodbye was said: sessions that end stay ended
+	turns   map[string]*sync.Mutex // by node, see Accept; they outlive their nodes
+	leaving bool                   // Goodbye was said: sessions that end stay ended
 }
 
 // node is a node's place in the fleet; session is nil while there is none.
@@ -93,22 +97,39 @@ type node struct {
 
 	usage   *job.Usage // the last sample; nil: none
 	version string     // of the agent that was here last
-	turn    sync.Mutex // held by the one connection that an agent opened
 	hangUp  func()     // ends that connection, or Keep; nil: none
 	kept    bool       // the launcher connects to it, see Keep
 }
 
 // New returns a fleet without sessions.
-func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, nodes: map[string]*node{}} }
+func New(cfg Config) *Fleet {
+	return &Fleet{cfg: cfg, nodes: map[string]*node{}, turns: map[string]*sync.Mutex{}}
+}
+
+// Reserve keeps a name for Keep: from then on Accept refuses it.
+func (f *Fleet) Reserve(name string) {
+	f.reserve(name)
+}
+
+func (f *Fleet) reserve(name string) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[name]
+	if n == nil {
+		n = &node{name: name, kept: true}
+		f.nodes[name] = n
+	}
+	return n
+}
 
 // Keep holds a session to the node, opening it again whenever it ends, until
 // ctx is done, Failed says to stop, or Forget is called.
 func (f *Fleet) Keep(ctx context.Context, name string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	n := f.reserve(name)
 	f.mu.Lock()
-	n := &node{name: name, kept: true, hangUp: cancel}
-	f.nodes[name] = n
+	n.hangUp = cancel
 	f.mu.Unlock()
 	everUp, silent := false, 0
 	for pause := 100 * time.Millisecond; ; {
@@ -151,14 +172,14 @@ func (f *Fleet) connect(ctx context.Context, n *node) (up bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return f.serve(ctx, n, conn)
+	return f.serve(ctx, n, conn, nil)
 }
 
-// serve holds the session on a connection.
-func (f *Fleet) serve(ctx context.Context, n *node, conn io.ReadWriteCloser) (up bool, err error) {
+// serve holds the session on a connection, or tells the agent that it is refused.
+func (f *Fleet) serve(ctx context.Context, n *node, conn io.ReadWriteCloser, refused error) (up bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &handler{fleet: f, node: n, cancel: cancel}
+	h := &handler{fleet: f, node: n, cancel: cancel, refused: refused}
 	mux := http.NewServeMux()
 	mux.Handle(wireconnect.NewLauncherHandler(h, connect.WithReadMaxBytes(wire.MaxFrame), link.Uncompressed()))
 	// An agent that does not say hello is none.
@@ -191,6 +212,7 @@ type handler struct {
 	fleet   *Fleet
 	node    *node
 	cancel  context.CancelFunc
+	refused error // whoever it is; nil: not
 	greeted func()
 	up      bool
 	err     error
@@ -215,9 +237,11 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	h.greeted()
 	hello := first.GetHello()
 	welcome := &wire.Welcome{Protocol: wire.Version, Cluster: f.cfg.Cluster, Epoch: f.cfg.Epoch,
-		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds()), UsageMs: uint32(f.cfg.Usage.Milliseconds())}
+		Who: f.cfg.Who, LeaseMs: uint64(f.cfg.Lease.Milliseconds()), UsageMs: uint32(f.cfg.Usage.Milliseconds()), NodeUpdates: true}
 	var topo topology.Node
 	switch {
+	case h.refused != nil:
+		err = h.refused
 	case hello == nil:
 		err = errors.New("the agent's first message was not a hello")
 	case !wire.Speaks(hello.GetProtocol()):
@@ -278,8 +302,11 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	if err != nil {
 		return err
 	}
-	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo})
+	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo, GPUs: topo.GPUSlotIDs()})
 	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
+	if folders := inv.GetFolders(); len(folders) > 0 && f.cfg.Folders != nil {
+		f.cfg.Folders(h.node.name, folders)
+	}
 	beat := time.NewTicker(f.cfg.beat())
 	defer beat.Stop()
 	stopBeat := make(chan struct{})

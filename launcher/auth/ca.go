@@ -49,6 +49,7 @@ type CA struct {
 	clock   func() time.Time
 	log     *slog.Logger
 	members *file[members]
+	life    time.Duration // of nodes' certificates
 
 	mu     sync.Mutex
 	names  []string
@@ -63,6 +64,9 @@ type CAOptions struct {
 	// with or without port. This machine's name and the loopback addresses are
 	// added, and its interfaces' addresses if there is an unspecified one.
 	Names []string
+	// NodeLife is how long nodes' certificates are valid, from 1 s to 30 days;
+	// default 30 days.
+	NodeLife time.Duration
 }
 
 // OpenCA opens the authority in the data directory dir, and makes it if there is
@@ -74,10 +78,16 @@ func OpenCA(dir string, o CAOptions) (*CA, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.NodeLife == 0 {
+		o.NodeLife = nodeLife
+	}
+	if o.NodeLife < time.Second || o.NodeLife > nodeLife {
+		return nil, fmt.Errorf("a life of %v for nodes' certificates: from 1s to %v is possible", o.NodeLife, nodeLife)
+	}
 	if err := openDir(dir); err != nil {
 		return nil, fmt.Errorf("opening the certificate authority: %w", err)
 	}
-	ca := &CA{clock: o.Now, log: o.Log, names: serverNames(o.Names), members: &file[members]{
+	ca := &CA{clock: o.Now, log: o.Log, life: o.NodeLife, names: serverNames(o.Names), members: &file[members]{
 		path: filepath.Join(dir, membersName), decode: decodeMembers, encode: encodeMembers, required: true,
 	}}
 	if err := ca.load(dir); err != nil {
@@ -224,16 +234,21 @@ func (ca *CA) ServerTLS() *tls.Config {
 			if len(cs.PeerCertificates) == 0 {
 				return nil
 			}
-			_, err := ca.Node(&cs)
-			return err
+			// Whoever is refused here is told by TLS that it is for the
+			// certificate, and gives up. What ails this launcher, all that ask
+			// Node again will say.
+			if _, err := ca.Node(&cs); errors.Is(err, ErrDenied) {
+				return err
+			}
+			return nil
 		},
 	}
 }
 
 // Node returns which node is at the other end of a connection to ServerTLS, "" if
 // it showed no certificate. The error is an [ErrDenied] if its certificate is another
-// authority's, out of its time, or revoked: also since the connection was made, so
-// long sessions ask again from time to time. It costs a signature's check.
+// authority's, out of its time, or revoked. It costs a signature's check; long sessions
+// ask [CA.Still] from time to time.
 func (ca *CA) Node(cs *tls.ConnectionState) (string, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
 		return "", nil
@@ -252,6 +267,29 @@ func (ca *CA) Node(cs *tls.ConnectionState) (string, error) {
 	return leaf.Subject.CommonName, nil
 }
 
+// Still returns an [ErrDenied] if the node at the other end of a connection that
+// Node has named is no longer let in: its certificate was revoked, or has ended and
+// the node has no newer one. A session outlives the certificate that it began with.
+// It costs a look at a file's time.
+func (ca *CA) Still(cs *tls.ConnectionState) error {
+	if cs == nil || len(cs.PeerCertificates) == 0 {
+		return deny("no certificate was shown")
+	}
+	v, err := ca.members.get()
+	if err != nil {
+		return err
+	}
+	leaf, now := cs.PeerCertificates[0], ca.clock()
+	node := leaf.Subject.CommonName
+	if c := v.certs[serialText(leaf.SerialNumber)]; c != nil && c.Revoked != nil {
+		return deny("the certificate of node %q was revoked at %s: the node must join again with a new token", node, clockText(*c.Revoked))
+	}
+	if now.After(leaf.NotAfter) && !v.joined(node, now) {
+		return deny("the certificate of node %q expired at %s, and the node has no newer one", node, clockText(leaf.NotAfter))
+	}
+	return nil
+}
+
 // verify checks that ca signed leaf for the use, and the time, with errors that say
 // whose clock to look at.
 func verify(leaf, ca *x509.Certificate, use x509.ExtKeyUsage, now time.Time) error {
@@ -264,7 +302,7 @@ func verify(leaf, ca *x509.Certificate, use x509.ExtKeyUsage, now time.Time) err
 		at = ca.NotAfter
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
-		return fmt.Errorf("not one of the authority %q: %w", ca.Subject.CommonName, err)
+		return deny("not one of the authority %q: %v", ca.Subject.CommonName, err)
 	}
 	switch {
 	case now.Before(leaf.NotBefore):

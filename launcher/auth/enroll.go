@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,7 +28,8 @@ import (
 // keeps both in the agent's directory dir (mode 0700). address is https://host:port
 // or host:port. If dir has an identity for this token already, that one is returned
 // and nothing is asked: an agent may start with the same command each time. The error
-// is an [ErrDenied] if the token is refused; others may pass when tried again.
+// is an [ErrDenied] if the token is refused or the launcher is another one; those that
+// are [Temporary] may pass when tried again.
 func Enroll(ctx context.Context, dir, address string, token Secret, node string, o IdentityOptions) (*Identity, error) {
 	o.defaults()
 	id, err := enroll(ctx, dir, address, token, node, o)
@@ -73,7 +75,7 @@ func enroll(ctx context.Context, dir, address string, token Secret, node string,
 	}
 	ca, err := x509.ParseCertificate(got.CA)
 	if err != nil || sha256.Sum256(got.CA) != t.ca {
-		return nil, errors.New("the launcher's answer has another authority than the token")
+		return nil, deny("the launcher's answer has another authority than the token")
 	}
 	if err := verify(cert, ca, x509.ExtKeyUsageClientAuth, at); err != nil {
 		return nil, fmt.Errorf("the launcher's answer: %w", err)
@@ -135,7 +137,7 @@ func (t joinToken) authority(chain []*x509.Certificate) (*x509.Certificate, erro
 			return c, nil
 		}
 	}
-	return nil, errors.New("this is not the launcher that made the join token: check the address, and whether something between takes TLS apart")
+	return nil, deny("this is not the launcher that made the join token: check the address, and whether something between takes TLS apart")
 }
 
 // request asks for a certificate of key. It returns the identity's new key,
@@ -196,7 +198,31 @@ func refusal(status int, data []byte) error {
 	if status == http.StatusForbidden {
 		return deny("%s", e.Error)
 	}
+	if status >= http.StatusInternalServerError {
+		return trouble{errors.New(e.Error)}
+	}
 	return errors.New(e.Error)
+}
+
+// trouble is a launcher that can't do what it would.
+type trouble struct{ error }
+
+// Temporary reports whether an error of Enroll or of a connection with ClientTLS may
+// pass when it is tried again: the launcher does not answer, or not as it should. All
+// else is for people to mend.
+func Temporary(err error) bool {
+	var (
+		op  *net.OpError
+		ne  net.Error
+		ill trouble
+	)
+	switch {
+	case errors.Is(err, ErrDenied):
+		return false
+	case errors.As(err, &op) && op.Op == "remote error":
+		return false // what the launcher's TLS objects to
+	}
+	return errors.As(err, &ill) || errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // transport has no proxy: what is set for the web is not on the way to a launcher.

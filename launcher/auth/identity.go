@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -169,6 +170,23 @@ func (id *Identity) ClientTLS() *tls.Config {
 	c := launcherTLS(id.clock, func([]*x509.Certificate) (*x509.Certificate, error) { return id.ca, nil })
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.current.Load(), nil }
 	return c
+}
+
+// badCertificate is how crypto/tls words the alert with which ServerTLS answers a
+// certificate that it refuses. Its type is not exported.
+const badCertificate = "tls: bad certificate"
+
+// Refused returns an [ErrDenied] that says what to do if err is how a connection with
+// ClientTLS ends when the launcher refuses the node's certificate, and nil otherwise.
+// As the launcher looks at it after its own part of the handshake, it is an error of
+// the first read; and it is proof, as by then the launcher has shown who it is.
+func (id *Identity) Refused(err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" || op.Err.Error() != badCertificate {
+		return nil
+	}
+	return deny("the launcher at %s refuses the certificate of node %s: it was revoked, or the clocks differ (it is valid until %s, and it is %s here); with a new join token the node can join again",
+		id.url, id.node, clockText(id.Expires()), clockText(id.clock()))
 }
 
 // launcherTLS accepts the launcher that the authority certified. The standard

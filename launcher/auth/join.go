@@ -135,7 +135,7 @@ func (ca *CA) issue(req JoinRequest, may func(v *members, key string, now time.T
 		leaf, err = ca.sign(&x509.Certificate{
 			Subject:     pkix.Name{CommonName: req.Node},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		}, pub, now, nodeLife)
+		}, pub, now, ca.life)
 		if err != nil {
 			return err
 		}

@@ -148,8 +148,11 @@ func (ca *CA) Joined(node string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	now := ca.clock()
-	return slices.ContainsFunc(v.Certs, func(c *certEntry) bool { return c.Node == node && c.valid(now) }), nil
+	return v.joined(node, ca.clock()), nil
+}
+
+func (v *members) joined(node string, now time.Time) bool {
+	return slices.ContainsFunc(v.Certs, func(c *certEntry) bool { return c.Node == node && c.valid(now) })
 }
 
 // RevokeNode revokes all certificates of a node, and the join tokens that are for

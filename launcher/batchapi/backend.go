@@ -274,6 +274,7 @@ type Task struct {
 	Times     Times
 	State     job.TaskState
 	Run       Run
+	Instances int // nodes of Run; 0: not placed
 	Retries   int // used
 	RetriedAt time.Time
 	Requeues  int // after the loss of a node
@@ -335,6 +336,7 @@ type RankEnd struct {
 // FileRoot is where a path starts: a task's folder, or a node's.
 type FileRoot struct {
 	Job, Task  string // a task's; its first node's if it is a gang
+	Instance   int    // of a gang's task: which of its nodes, 0 is the first
 	Pool, Node string // a node's
 }
 

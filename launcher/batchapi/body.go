@@ -28,8 +28,8 @@ func badBody(reason string) *fault {
 	return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified Request Body is not syntactically valid.", detail{"Reason", reason})
 }
 
-// body reads the request's body as one object. empty says whether none is as
-// good as {}.
+// body reads the request's body as one object, however often it is asked for it.
+// empty says whether none is as good as {}.
 func (c *call) body(empty bool) (*props, error) {
 	if t := c.Header.Get("Content-Type"); t != "" {
 		if m, _, err := mime.ParseMediaType(t); err != nil || m != "application/json" {
@@ -37,14 +37,18 @@ func (c *call) body(empty bool) (*props, error) {
 				detail{"HeaderName", "Content-Type"}, detail{"HeaderValue", shorten(t)}, detail{"Reason", "it must be " + contentType})
 		}
 	}
-	b, err := io.ReadAll(c.Body)
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, err
-	case err != nil:
-		return nil, badBody("it ended early: " + err.Error())
+	if c.sent == nil {
+		b, err := io.ReadAll(c.Body)
+		var tooLarge *http.MaxBytesError
+		switch {
+		case errors.As(err, &tooLarge):
+			return nil, err
+		case err != nil:
+			return nil, badBody("it ended early: " + err.Error())
+		}
+		c.sent = b
 	}
+	b := c.sent
 	if len(bytes.TrimSpace(b)) == 0 && empty {
 		b = []byte("{}")
 	}

@@ -270,7 +270,7 @@ const maxWait = time.Minute
 // follow answers with what a file has from an offset on. If there is nothing yet
 // it waits, for up to the wait asked for, or until the task is done. The header
 // Gangway-Next-Offset says where to go on; Gangway-Done: true that nothing more
-// will come.
+// will come; Gangway-Instances on how many nodes the task has such files.
 func (c *call) follow() error {
 	name, err := c.filePath()
 	if err != nil {
@@ -279,6 +279,10 @@ func (c *call) follow() error {
 	off, err := strconv.ParseInt(defaultTo(c.query.Get("offset"), "0"), 10, 63)
 	if err != nil || off < 0 {
 		return badQuery("offset", c.query.Get("offset"), "it is no number of bytes")
+	}
+	instance, err := strconv.Atoi(defaultTo(c.query.Get("instance"), "0"))
+	if err != nil || instance < 0 {
+		return badQuery("instance", c.query.Get("instance"), "it is no number of a node of the task, from 0")
 	}
 	wait, err := time.ParseDuration(defaultTo(c.query.Get("wait"), "0s"))
 	if err != nil || wait < 0 || wait > maxWait {
@@ -295,7 +299,7 @@ func (c *call) follow() error {
 	for last := wait == 0; ; {
 		// Done is asked for first: what the file has after that is all it will have.
 		done := t.State == job.TaskCompleted
-		b, err := c.s.Backend.ReadFile(c.ctx(), FileRoot{Job: j.ID, Task: t.ID}, name, off, MaxRead)
+		b, err := c.s.Backend.ReadFile(c.ctx(), FileRoot{Job: j.ID, Task: t.ID, Instance: instance}, name, off, MaxRead)
 		missing := isNotFound(err)
 		if err != nil && (!missing || done || last) {
 			return err
@@ -305,6 +309,7 @@ func (c *call) follow() error {
 			h.Set("Content-Type", fileType)
 			h.Set("Content-Length", strconv.Itoa(len(b)))
 			h.Set("Gangway-Next-Offset", strconv.FormatInt(off+int64(len(b)), 10))
+			h.Set("Gangway-Instances", strconv.Itoa(max(t.Instances, 1)))
 			h.Set("Gangway-Done", strconv.FormatBool(done && len(b) < MaxRead))
 			c.w.WriteHeader(http.StatusOK)
 			_, _ = c.w.Write(b)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"gangway/launcher/job"
@@ -70,6 +71,21 @@ func New(c Config) http.Handler {
 type server struct {
 	Config
 	routes []route
+	pages  sync.Pool // of *[]byte: a page has a megabyte
+}
+
+// buffer lends a buffer for an answer; keep takes it back.
+func (s *server) buffer() *[]byte {
+	if b, ok := s.pages.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
+func (s *server) keep(b *[]byte) {
+	if cap(*b) <= 2*maxPageBytes {
+		s.pages.Put(b)
+	}
 }
 
 // call is one request on its way.
@@ -82,6 +98,7 @@ type call struct {
 	params map[string]string // of the path, unescaped
 	query  url.Values
 	id     string // request-id
+	sent   []byte // the body; nil: not read yet
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -152,13 +169,17 @@ func (c *call) serve() error {
 // find sets the call's route and path parameters.
 func (c *call) find() error {
 	path, _, _ := strings.Cut(c.rawPath(), "?")
-	segments := strings.Split(strings.Trim(path, "/"), "/")
-	for i, s := range segments {
-		u, err := url.PathUnescape(s)
-		if err != nil || strings.ContainsRune(u, 0) {
-			return newFault(http.StatusBadRequest, "InvalidUri", "The path of the request's address is malformed.")
+	path = strings.TrimPrefix(path, "/")
+	segments := []string{""}
+	if path = strings.TrimSuffix(path, "/"); path != "" {
+		segments = strings.Split(path, "/")
+		for i, s := range segments {
+			u, err := url.PathUnescape(s)
+			if err != nil || strings.ContainsRune(u, 0) || s == "" || s == "." || s == ".." {
+				return newFault(http.StatusBadRequest, "InvalidUri", "The path of the request's address is malformed.")
+			}
+			segments[i] = u
 		}
-		segments[i] = u
 	}
 	var allowed []string
 	for i := range c.s.routes {
@@ -250,6 +271,12 @@ func (c *call) write(status int, v any) {
 	if err != nil { // only a value of a foreign type can fail
 		panic(fmt.Sprintf("batchapi: an answer can't be encoded: %v", err))
 	}
+	c.send(status, b)
+}
+
+// send answers with JSON.
+func (c *call) send(status int, b []byte) {
+	h := c.w.Header()
 	h.Set("Content-Type", contentType)
 	if c.route.ours() {
 		h.Set("Content-Type", "application/json")

@@ -208,6 +208,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/gangway/v1/pools/default/nodes/n1/drain", `{"tasks":"explode"}`, 400, "InvalidPropertyValue", "taskcompletion"},
 		{"GET", "/gangway/v1/jobs/j/tasks/t0/files/stdout.txt?wait=2h", "", 400, "InvalidQueryParameterValue", "1m"},
 		{"GET", "/gangway/v1/jobs/j/tasks/t0/files/stdout.txt?offset=-1", "", 400, "InvalidQueryParameterValue", "offset"},
+		{"GET", "/gangway/v1/jobs/j/tasks/t0/files/stdout.txt?instance=-1", "", 400, "InvalidQueryParameterValue", "instance"},
 	} {
 		t.Run(c.method+" "+c.path+" "+c.body[:min(len(c.body), 90)], func(t *testing.T) {
 			if strings.Contains(c.path, "%zz") {

@@ -1,6 +1,7 @@
 package batchapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -230,7 +231,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		s.Priority = n
 	}
 	if n, ok := p.number("maxParallelTasks", -1, 1<<31-1); ok && n != -1 {
-		p.add(notYet(p.path+"maxParallelTasks", " other than -1 in this version"))
+		p.add(notYet(p.path+"maxParallelTasks", " other than -1"))
 	}
 	if k := p.object("constraints"); k != nil {
 		s.TimeLimit = k.duration("maxWallClockTime")
@@ -241,7 +242,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		s.AutoEnd = v == "terminatejob"
 	}
 	if v, ok := p.enum("onTaskFailure", "noaction", "performexitoptionsjobaction"); ok && v != "noaction" {
-		p.add(notYet("onTaskFailure", " other than noaction in this version"))
+		p.add(notYet("onTaskFailure", " other than noaction"))
 	}
 	if p.has("metadata") {
 		b.Metadata = nil
@@ -264,7 +265,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		info.close()
 		s.Pool = id
 	}
-	p.refuse(" in this version", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
+	p.refuse("", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
 	if g := p.object("gangway"); g != nil {
 		g.ignore("owner") // clients that send back what they read
 		g.close()
@@ -272,98 +273,69 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 }
 
 // updateJob is PUT and PATCH. Clients send whole jobs back: what can't change is
-// passed over.
+// passed over. It changes the version that it has read: another's change of other
+// properties is not undone.
 func (c *call) updateJob() error {
-	j, seen, err := c.jobToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(false)
-	if err != nil {
-		return err
-	}
-	s := j.JobSettings
-	var b jobBody
-	_ = json.Unmarshal(s.API, &b)
-	p.ignore("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
-		"displayName", "commonEnvironmentSettings", "executionInfo", "stats")
-	readSettings(p, &s, &b, c.Method == http.MethodPut)
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if s.API, err = encodeJSON(b); err != nil {
-		return err
-	}
-	if err := c.s.Backend.UpdateJob(c.ctx(), j.ID, seen, s); err != nil {
-		return err
-	}
-	return c.changedJob(j.ID, http.StatusOK)
-}
-
-// changedJob answers without a body, with the job's new version.
-func (c *call) changedJob(id string, status int) error {
-	if j, err := c.s.Backend.Job(c.ctx(), id); err == nil {
-		c.object(j.Version, j.Times.Modified)
-	}
-	c.w.Header().Set("DataServiceId", c.link("jobs", id))
-	c.write(status, nil)
-	return nil
+	return c.changeJob(http.StatusOK, func(j Job, seen Version) error {
+		p, err := c.body(false)
+		if err != nil {
+			return err
+		}
+		s := j.JobSettings
+		var b jobBody
+		_ = json.Unmarshal(s.API, &b)
+		p.ignore("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
+			"displayName", "commonEnvironmentSettings", "executionInfo", "stats")
+		readSettings(p, &s, &b, c.Method == http.MethodPut)
+		if err := p.finish(); err != nil {
+			return err
+		}
+		if s.API, err = encodeJSON(b); err != nil {
+			return err
+		}
+		return c.s.Backend.UpdateJob(c.ctx(), j.ID, cmp.Or(seen, j.Version), s)
+	})
 }
 
 func (c *call) disableJob() error {
-	j, seen, err := c.jobToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(false)
-	if err != nil {
-		return err
-	}
-	what, ok := p.enum("disableTasks", string(DisableRequeue), string(DisableTerminate), string(DisableWait))
-	p.need("disableTasks", ok)
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.DisableJob(c.ctx(), j.ID, seen, DisableTasks(what)); err != nil {
-		return err
-	}
-	return c.changedJob(j.ID, http.StatusAccepted)
+	return c.changeJob(http.StatusAccepted, func(j Job, seen Version) error {
+		p, err := c.body(false)
+		if err != nil {
+			return err
+		}
+		what, ok := p.enum("disableTasks", string(DisableRequeue), string(DisableTerminate), string(DisableWait))
+		p.need("disableTasks", ok)
+		if err := p.finish(); err != nil {
+			return err
+		}
+		return c.s.Backend.DisableJob(c.ctx(), j.ID, seen, DisableTasks(what))
+	})
 }
 
 func (c *call) enableJob() error {
-	j, seen, err := c.jobToChange()
-	if err != nil {
-		return err
-	}
-	if err := c.s.Backend.EnableJob(c.ctx(), j.ID, seen); err != nil {
-		return err
-	}
-	return c.changedJob(j.ID, http.StatusAccepted)
+	return c.changeJob(http.StatusAccepted, func(j Job, seen Version) error {
+		return c.s.Backend.EnableJob(c.ctx(), j.ID, seen)
+	})
 }
 
 func (c *call) terminateJob() error {
-	j, seen, err := c.jobToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(true)
-	if err != nil {
-		return err
-	}
-	reason, ok := p.text("terminateReason", 1024)
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if !ok {
-		reason = "UserTerminate"
-	}
-	if _, err := c.flag("force"); err != nil {
-		return err
-	}
-	if err := c.s.Backend.TerminateJob(c.ctx(), j.ID, seen, reason); err != nil {
-		return err
-	}
-	return c.changedJob(j.ID, http.StatusAccepted)
+	return c.changeJob(http.StatusAccepted, func(j Job, seen Version) error {
+		p, err := c.body(true)
+		if err != nil {
+			return err
+		}
+		reason, ok := p.text("terminateReason", 1024)
+		if err := p.finish(); err != nil {
+			return err
+		}
+		if !ok {
+			reason = "UserTerminate"
+		}
+		if _, err := c.flag("force"); err != nil {
+			return err
+		}
+		return c.s.Backend.TerminateJob(c.ctx(), j.ID, seen, reason)
+	})
 }
 
 func (c *call) deleteJob() error {

@@ -19,8 +19,9 @@ type lister[T any] struct {
 	fetch  func(after string, limit int, filter node) ([]T, error)
 	cursor func(*T) string
 	render func(*T) any
-	shown  []string     // properties that $select may name; nil: $select is not allowed
-	check  func() error // whether render went well; nil: it can't fail
+	write  func([]byte, *T) []byte // appends what render's answer is as JSON; nil: there is no faster way
+	shown  []string                // properties that $select may name; nil: $select is not allowed
+	check  func() error            // whether render went well; nil: it can't fail
 }
 
 type listBody struct {
@@ -29,8 +30,13 @@ type listBody struct {
 	Next     string `json:"odata.nextLink,omitempty"`
 }
 
+// maxPageBytes bounds the JSON of a page's entries, except that the first one is
+// always there: command lines may be long.
+const maxPageBytes = 4 << 20
+
 // writeList answers with one page. A page may be short, even empty, and still
-// have a next one: so much was looked at that the rest goes into another request.
+// have a next one: so much was looked at, or to be sent, that the rest goes into
+// another request.
 func writeList[T any](c *call, l lister[T]) error {
 	limit := maxPage
 	if v := c.query.Get("maxresults"); v != "" {
@@ -68,9 +74,20 @@ func writeList[T any](c *call, l lister[T]) error {
 	if err != nil {
 		return err
 	}
-	body := listBody{Metadata: c.base() + "/$metadata#" + l.set, Value: []any{}}
-	for scanned := 0; ; {
-		want := limit - len(body.Value)
+	entry := func(b []byte, t *T) ([]byte, error) {
+		if l.write != nil && only == nil {
+			return l.write(b, t), nil
+		}
+		e, err := encodeJSON(pick(l.render(t), only))
+		return append(b, e...), err
+	}
+	spare := c.s.buffer()
+	defer func() { c.s.keep(spare) }()
+	b := appendString(append((*spare)[:0], `{"odata.metadata":`...), c.base()+"/$metadata#"+l.set)
+	b = append(b, `,"value":[`...)
+	next := ""
+	for count, scanned := 0, 0; ; {
+		want := limit - count
 		if filter.op != "" {
 			want = maxPage
 		}
@@ -80,17 +97,28 @@ func writeList[T any](c *call, l lister[T]) error {
 		}
 		full := false
 		for i := range page {
-			after = l.cursor(&page[i])
 			if keep(&page[i]) {
-				body.Value = append(body.Value, pick(l.render(&page[i]), only))
+				mark := len(b)
+				if count > 0 {
+					b = append(b, ',')
+				}
+				if b, err = entry(b, &page[i]); err != nil {
+					return err
+				}
+				if full = count > 0 && len(b) > maxPageBytes; full {
+					b = b[:mark]
+					break
+				}
+				count++
 			}
-			if full = len(body.Value) == limit; full {
+			after = l.cursor(&page[i])
+			if full = count == limit; full {
 				break
 			}
 		}
 		scanned += len(page)
 		if full || len(page) == want && scanned >= maxScan {
-			body.Next = c.nextLink(after)
+			next = c.nextLink(after)
 			break
 		}
 		if len(page) < want {
@@ -105,7 +133,11 @@ func writeList[T any](c *call, l lister[T]) error {
 			return err
 		}
 	}
-	c.write(http.StatusOK, body)
+	b = append(b, ']')
+	b = appendText(b, `,"odata.nextLink":`, next)
+	b = append(b, '}')
+	*spare = b
+	c.send(http.StatusOK, b)
 	return nil
 }
 

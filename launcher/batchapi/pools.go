@@ -113,28 +113,23 @@ func (c *call) getPool() error {
 }
 
 func (c *call) resizePool() error {
-	pool, seen, err := c.poolToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(false)
-	if err != nil {
-		return err
-	}
-	r := Resize{
-		Dedicated: opt(p.number("targetDedicatedNodes", 0, math.MaxInt32)), LowPriority: opt(p.number("targetLowPriorityNodes", 0, math.MaxInt32)),
-		Timeout: p.duration("resizeTimeout"), What: readDeallocation(p, "nodeDeallocationOption"),
-	}
-	if r.Dedicated == nil && r.LowPriority == nil {
-		p.need("targetDedicatedNodes", false)
-	}
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.ResizePool(c.ctx(), pool.ID, seen, r); err != nil {
-		return err
-	}
-	return c.changedPool(pool.ID, http.StatusAccepted)
+	return c.changePool(func(pool Pool, seen Version) error {
+		p, err := c.body(false)
+		if err != nil {
+			return err
+		}
+		r := Resize{
+			Dedicated: opt(p.number("targetDedicatedNodes", 0, math.MaxInt32)), LowPriority: opt(p.number("targetLowPriorityNodes", 0, math.MaxInt32)),
+			Timeout: p.duration("resizeTimeout"), What: readDeallocation(p, "nodeDeallocationOption"),
+		}
+		if r.Dedicated == nil && r.LowPriority == nil {
+			p.need("targetDedicatedNodes", false)
+		}
+		if err := p.finish(); err != nil {
+			return err
+		}
+		return c.s.Backend.ResizePool(c.ctx(), pool.ID, seen, r)
+	})
 }
 
 func readDeallocation(p *props, name string) Deallocation {
@@ -143,57 +138,38 @@ func readDeallocation(p *props, name string) Deallocation {
 		return DeallocateRequeue
 	}
 	if v == "retaineddata" {
-		p.add(notYet(p.path+name, " as retaineddata in this version"))
+		p.add(notYet(p.path+name, " as retaineddata"))
 	}
 	return Deallocation(v)
 }
 
-func (c *call) changedPool(id string, status int) error {
-	if p, err := c.s.Backend.Pool(c.ctx(), id); err == nil {
-		c.object(p.Version, p.Times.Modified)
-	}
-	c.w.Header().Set("DataServiceId", c.link("pools", id))
-	c.write(status, nil)
-	return nil
-}
-
 func (c *call) stopResize() error {
-	pool, seen, err := c.poolToChange()
-	if err != nil {
-		return err
-	}
-	if err := c.emptyBody(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.StopResize(c.ctx(), pool.ID, seen); err != nil {
-		return err
-	}
-	return c.changedPool(pool.ID, http.StatusAccepted)
+	return c.changePool(func(pool Pool, seen Version) error {
+		if err := c.emptyBody(); err != nil {
+			return err
+		}
+		return c.s.Backend.StopResize(c.ctx(), pool.ID, seen)
+	})
 }
 
 func (c *call) removeNodes() error {
-	pool, seen, err := c.poolToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(false)
-	if err != nil {
-		return err
-	}
-	nodes, ok := read[[]string](p, "nodeList", "a list of node ids")
-	p.need("nodeList", ok)
-	if ok && (len(nodes) < 1 || len(nodes) > 100) {
-		p.bad("nodeList", "", fmt.Sprintf("it has %d entries: allowed is 1 to 100", len(nodes)))
-	}
-	p.duration("resizeTimeout")
-	what := readDeallocation(p, "nodeDeallocationOption")
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.RemoveNodes(c.ctx(), pool.ID, seen, nodes, what); err != nil {
-		return err
-	}
-	return c.changedPool(pool.ID, http.StatusAccepted)
+	return c.changePool(func(pool Pool, seen Version) error {
+		p, err := c.body(false)
+		if err != nil {
+			return err
+		}
+		nodes, ok := read[[]string](p, "nodeList", "a list of node ids")
+		p.need("nodeList", ok)
+		if ok && (len(nodes) < 1 || len(nodes) > 100) {
+			p.bad("nodeList", "", fmt.Sprintf("it has %d entries: allowed is 1 to 100", len(nodes)))
+		}
+		p.duration("resizeTimeout")
+		what := readDeallocation(p, "nodeDeallocationOption")
+		if err := p.finish(); err != nil {
+			return err
+		}
+		return c.s.Backend.RemoveNodes(c.ctx(), pool.ID, seen, nodes, what)
+	})
 }
 
 // refusePool answers the request to make a pool: here pools are what the

@@ -166,7 +166,7 @@ func gangwayRoutes() []route {
 			why: "the body is the job that gangway submit makes of a job file"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/explain", name: "why a task waits or failed", handle: (*call).explain, out: explainBody{}},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/files/{filePath...}", name: "follow a file that a task writes", handle: (*call).follow,
-			why: "query offset (bytes) and wait (a duration up to 1m); headers Gangway-Next-Offset and Gangway-Done"},
+			why: "query offset (bytes), wait (a duration up to 1m) and, of a gang, instance (which of its nodes, from 0); headers Gangway-Next-Offset, Gangway-Done and Gangway-Instances"},
 		{method: post, path: "/gangway/v1/pools/{poolId}/nodes/{nodeId}/drain", name: "place nothing more on a node", role: Admin, handle: (*call).drain, out: nodeEntity{},
 			why: "body {\"tasks\": \"taskcompletion\" (default), \"requeue\" or \"terminate\"}"},
 		{method: post, path: "/gangway/v1/pools/{poolId}/nodes/{nodeId}/resume", name: "place tasks on a node again", role: Admin, handle: (*call).enableScheduling, out: nodeEntity{}},

@@ -113,11 +113,11 @@ func refuseTaskProps(p *props) {
 	p.refuse("; start it in the command, as with apptainer exec", "containerSettings")
 	p.refuse("", "authenticationTokenSettings")
 	if d := p.object("dependsOn"); d != nil {
-		d.refuse(" in this version", "taskIds", "taskIdRanges")
+		d.refuse("", "taskIds", "taskIdRanges")
 		d.close()
 	}
 	if e := p.object("exitConditions"); e != nil {
-		e.refuse(" in this version", "exitCodes", "exitCodeRanges", "preProcessingError", "fileUploadError")
+		e.refuse("", "exitCodes", "exitCodeRanges", "preProcessingError", "fileUploadError")
 		if d := e.object("default"); d != nil {
 			if a, ok := d.enum("jobAction", "none", "disable", "terminate"); ok && a != "none" {
 				d.add(notYet(d.path+"jobAction", " other than none in this version"))

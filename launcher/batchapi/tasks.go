@@ -1,6 +1,7 @@
 package batchapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -198,6 +199,7 @@ func (c *call) listTasks() error {
 	if err != nil {
 		return err
 	}
+	w := c.taskWriter(j.ID)
 	return writeList(c, lister[Task]{
 		set: "tasks", fields: taskFields(), shown: propertyNames(taskEntity{}),
 		fetch: func(after string, limit int, filter node) ([]Task, error) {
@@ -209,6 +211,7 @@ func (c *call) listTasks() error {
 		},
 		cursor: func(t *Task) string { return t.Cursor },
 		render: func(t *Task) any { return c.renderTask(j.ID, t) },
+		write:  w.write,
 	})
 }
 
@@ -328,16 +331,27 @@ func (c *call) addResult(id, jobID string, t Task, err error) taskAddResult {
 	return r
 }
 
-// updateTask replaces a task's constraints, and its extension if that is given.
+// updateTask replaces a task's constraints, and its extension if that is given. It
+// changes the version that it has read.
 func (c *call) updateTask() error {
-	j, t, seen, err := c.taskToChange()
-	if err != nil {
-		return err
-	}
-	p, err := c.body(true)
-	if err != nil {
-		return err
-	}
+	return c.changeTask(http.StatusOK, func(j Job, t Task, seen Version) error {
+		p, err := c.body(true)
+		if err != nil {
+			return err
+		}
+		spec, err := readUpdate(p, j, t)
+		if err != nil {
+			return err
+		}
+		if t.State == job.TaskCompleted {
+			return &Conflict{CodeTaskCompleted, "The specified task is already in a completed state."}
+		}
+		return c.s.Backend.UpdateTask(c.ctx(), j.ID, t.ID, cmp.Or(seen, t.Version), spec)
+	})
+}
+
+// readUpdate reads what shall be of a task.
+func readUpdate(p *props, j Job, t Task) (job.TaskSpec, error) {
 	b := bodyOf(t.Spec)
 	spec := t.Spec
 	p.ignore("id", "displayName", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
@@ -357,72 +371,21 @@ func (c *call) updateTask() error {
 		}
 		p.ignore("gangway")
 	}
-	if err := p.finish(); err != nil {
-		return err
+	err := p.finish()
+	switch {
+	case err != nil:
+	case len(t.Spec.API) == 0:
+	case again:
+		return b.spec(t.Spec.ID, t.Spec.Command, spec.Retries, spec.TimeLimit, j)
+	default:
+		spec.API, err = encodeJSON(b)
 	}
-	if again && len(t.Spec.API) > 0 {
-		if spec, err = b.spec(t.Spec.ID, t.Spec.Command, spec.Retries, spec.TimeLimit, j); err != nil {
-			return err
-		}
-	} else if len(t.Spec.API) > 0 {
-		if spec.API, err = encodeJSON(b); err != nil {
-			return err
-		}
-	}
-	if t.State == job.TaskCompleted {
-		return &Conflict{CodeTaskCompleted, "The specified task is already in a completed state."}
-	}
-	if err := c.s.Backend.UpdateTask(c.ctx(), j.ID, t.ID, seen, spec); err != nil {
-		return err
-	}
-	return c.changedTask(j.ID, t.ID, http.StatusOK)
+	return spec, err
 }
 
-func (c *call) changedTask(jobID, taskID string, status int) error {
-	if t, err := c.s.Backend.Task(c.ctx(), jobID, taskID); err == nil {
-		c.object(t.Version, t.Times.Modified)
-	}
-	c.w.Header().Set("DataServiceId", c.link("jobs", jobID, "tasks", taskID))
-	c.write(status, nil)
-	return nil
-}
+func (c *call) terminateTask() error { return c.taskVerb(c.s.Backend.TerminateTask) }
 
-func (c *call) terminateTask() error {
-	j, t, seen, err := c.taskToChange()
-	if err != nil {
-		return err
-	}
-	if err := c.emptyBody(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.TerminateTask(c.ctx(), j.ID, t.ID, seen); err != nil {
-		return err
-	}
-	return c.changedTask(j.ID, t.ID, http.StatusNoContent)
-}
-
-func (c *call) reactivateTask() error {
-	j, t, seen, err := c.taskToChange()
-	if err != nil {
-		return err
-	}
-	if err := c.emptyBody(); err != nil {
-		return err
-	}
-	if err := c.s.Backend.ReactivateTask(c.ctx(), j.ID, t.ID, seen); err != nil {
-		return err
-	}
-	return c.changedTask(j.ID, t.ID, http.StatusNoContent)
-}
-
-// emptyBody refuses a body with anything in it.
-func (c *call) emptyBody() error {
-	p, err := c.body(true)
-	if err != nil {
-		return err
-	}
-	return p.finish()
-}
+func (c *call) reactivateTask() error { return c.taskVerb(c.s.Backend.ReactivateTask) }
 
 func (c *call) deleteTask() error {
 	j, t, seen, err := c.taskToChange()

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,8 +179,74 @@ func TestFollow(t *testing.T) {
 		}
 	})
 	var b strings.Builder
-	if err := c.Follow(context.Background(), "j", "t", Stdout, 0, &b, func() { waits++ }); err != nil || b.String() != "hello world" || waits != 1 {
+	if err := c.Follow(context.Background(), "j", "t", Stdout, &b, func() { waits++ }); err != nil || b.String() != "hello world" || waits != 1 {
 		t.Errorf("%q, %v, waited %d times", b.String(), err, waits)
+	}
+}
+
+// gang answers for a task on nodes that wrote these files.
+func gang(t *testing.T, texts ...string) *Client {
+	return asked(t, func(w http.ResponseWriter, r *http.Request) {
+		i, _ := strconv.Atoi(r.URL.Query().Get("instance"))
+		off, _ := strconv.Atoi(r.URL.Query().Get("offset"))
+		if !strings.Contains(r.URL.Path, "/files/") {
+			fmt.Fprint(w, `{"id":"t","state":"completed"}`)
+			return
+		}
+		switch text := texts[i]; text {
+		case "lost":
+			w.WriteHeader(503)
+			fmt.Fprint(w, `{"code":"ServerBusy","message":{"value":"n3 can't be asked"}}`)
+		case "none":
+			w.WriteHeader(404)
+			fmt.Fprint(w, `{"code":"FileNotFound","message":{"value":"x"}}`)
+		default:
+			// A few bytes at a time: lines come in pieces.
+			end := min(len(text), off+3)
+			w.Header().Set("Gangway-Instances", strconv.Itoa(len(texts)))
+			w.Header().Set("Gangway-Done", strconv.FormatBool(end == len(text)))
+			fmt.Fprint(w, text[off:end])
+		}
+	})
+}
+
+// TestOutputOfGang: what the ranks of every node wrote is there, in whole lines.
+func TestOutputOfGang(t *testing.T) {
+	many := make([]string, fewNodes+2)
+	for i := range many {
+		many[i] = fmt.Sprintf("node %d\nend %d\n", i, i)
+	}
+	for name, c := range map[string]struct {
+		texts []string
+		want  []string // lines, sorted
+		err   string
+	}{
+		"one":     {[]string{"a\nb"}, []string{"a", "b"}, ""},
+		"several": {[]string{"rank 0 here\n", "rank 1 here\nrank 2 here\n", "", "no end", "none"}, []string{"no end", "rank 0 here", "rank 1 here", "rank 2 here"}, ""},
+		"lost":    {[]string{"rank 0\n", "lost", "rank 2\n"}, []string{"rank 0", "rank 2"}, "node 2: n3 can't be asked"},
+		"many":    {many, strings.Fields(strings.ReplaceAll(strings.Join(many, ""), " ", "_")), ""},
+	} {
+		for how, get := range map[string]func(*Client, io.Writer) error{
+			"copy":   func(c *Client, w io.Writer) error { return c.Copy(context.Background(), "j", "t", Stdout, w) },
+			"follow": func(c *Client, w io.Writer) error { return c.Follow(context.Background(), "j", "t", Stdout, w, nil) },
+		} {
+			var b strings.Builder
+			err := get(gang(t, c.texts...), &b)
+			got := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+			if name == "many" {
+				for i := range got {
+					got[i] = strings.ReplaceAll(got[i], " ", "_")
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(c.want)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("%s, %s: %s", how, name, d)
+			}
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("%s, %s: %v", how, name, err)
+			}
+		}
 	}
 }
 

@@ -46,12 +46,11 @@ func (p *pace) sleep(ctx context.Context) error {
 // or is busy, or its node can't be asked now.
 func (p *pace) bear(err error) bool {
 	var away *Unreachable
-	var refused *Error
 	switch {
 	case err == nil:
 		p.silent = time.Time{}
 		return false
-	case errors.As(err, &away), errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+	case errors.As(err, &away), busy(err):
 	default:
 		return false
 	}
@@ -60,6 +59,12 @@ func (p *pace) bear(err error) bool {
 		p.silent = now
 	}
 	return now.Sub(p.silent) < patience
+}
+
+// busy reports whether the launcher has answered that it, or a node, can't now.
+func busy(err error) bool {
+	var refused *Error
+	return errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable
 }
 
 // WaitJob waits until a job has ended and returns it: completed, or, if it stays
@@ -94,25 +99,45 @@ func (c *Client) WaitJob(ctx context.Context, id string, each func(Job, Counts))
 	}
 }
 
-// Follow copies what a task writes to a file to w, as it is written, from an
-// offset in bytes on, until the task has ended. waits, if not nil, is called while
-// the task has no files yet.
-func (c *Client) Follow(ctx context.Context, jobID, taskID, file string, offset int64, w io.Writer, waits func()) error {
+// part is one node's file of a task.
+type part struct {
+	job, task, file string
+	instance        int // which of the task's nodes, from 0
+}
+
+// follow copies what is written to a file to w until the task has ended. waits, if
+// not nil, is called while the task has no files yet, several before the first
+// write and whenever the number of the task's nodes has changed. over, if not nil,
+// tells that the task is known to have ended: a node that can't be asked then is
+// not waited for.
+func (c *Client) follow(ctx context.Context, f part, w io.Writer, waits func(), several func(nodes int), over <-chan struct{}) error {
 	var p pace
+	offset, nodes, wait := int64(0), 1, 20*time.Second
 	for known := false; ; {
-		data, next, done, err := c.tail(ctx, jobID, taskID, file, offset, 20*time.Second)
+		t, err := c.tail(ctx, f, offset, wait)
 		switch {
 		case err == nil:
-			known, p.next = true, 0
+			known = true
 			p.bear(nil)
-			if _, err := w.Write(data); err != nil {
+			if t.instances != nodes {
+				if nodes = t.instances; several != nil {
+					several(nodes)
+				}
+			}
+			if _, err := w.Write(t.data); err != nil {
 				return fmt.Errorf("writing the task's output: %w", err)
 			}
-			offset = next
-			if done {
+			offset += int64(len(t.data))
+			if t.done {
 				return nil
 			}
-			continue
+			if nodes <= fewNodes || f.instance == 0 || len(t.data) > 0 {
+				p.next = 0
+				continue
+			}
+			// A request that waits costs the launcher a question to the node every
+			// moment: with many nodes they are asked in turns.
+			wait, p.next = 0, time.Duration(nodes)*20*time.Millisecond
 		case Is(err, "TaskFilesUnavailable"):
 			known = true
 			p.bear(nil)
@@ -123,13 +148,21 @@ func (c *Client) Follow(ctx context.Context, jobID, taskID, file string, offset 
 			return nil // it ended without having started
 		case Is(err, "FileNotFound"):
 			known = true
-			t, err := c.Task(ctx, jobID, taskID)
+			t, err := c.Task(ctx, f.job, f.task)
 			if err == nil && t.State == job.TaskCompleted {
 				return nil // it ended without having written any
 			}
 			if err != nil && !p.bear(err) {
 				return err
 			}
+		case f.instance > 0 && closed(over):
+			return err
+		case !known && busy(err):
+			// Its node can't be asked: that passes, unless there is nothing to wait for.
+			if t, e := c.Task(ctx, f.job, f.task); e != nil || t.State == job.TaskCompleted {
+				return err
+			}
+			known = true
 		case known && p.bear(err):
 		default:
 			return err
@@ -140,36 +173,33 @@ func (c *Client) Follow(ctx context.Context, jobID, taskID, file string, offset 
 	}
 }
 
-// Copy copies what a file of a task has by now to w.
-func (c *Client) Copy(ctx context.Context, jobID, taskID, file string, w io.Writer) error {
-	for offset := int64(0); ; {
-		data, next, _, err := c.tail(ctx, jobID, taskID, file, offset, 0)
-		if err != nil || len(data) == 0 {
-			return err
-		}
-		if _, err := w.Write(data); err != nil {
-			return fmt.Errorf("writing the task's output: %w", err)
-		}
-		offset = next
-	}
+// tailed is what a node's file of a task has from some offset on.
+type tailed struct {
+	data      []byte
+	done      bool // nothing more will come
+	instances int  // nodes of the task, at least 1
 }
 
 // tail reads what a file has from an offset on, waiting for it if asked to.
-func (c *Client) tail(ctx context.Context, jobID, taskID, file string, offset int64, wait time.Duration) (data []byte, next int64, done bool, err error) {
+func (c *Client) tail(ctx context.Context, f part, offset int64, wait time.Duration) (tailed, error) {
 	q := url.Values{"offset": {strconv.FormatInt(offset, 10)}, "wait": {wait.String()}}
-	resp, err := c.send(ctx, http.MethodGet, ours("jobs", jobID, "tasks", taskID, "files")+"/"+escapeFile(file), q, nil)
+	if f.instance > 0 {
+		q.Set("instance", strconv.Itoa(f.instance))
+	}
+	resp, err := c.send(ctx, http.MethodGet, ours("jobs", f.job, "tasks", f.task, "files")+"/"+escapeFile(f.file), q, nil)
 	if err != nil {
-		return nil, 0, false, err
+		return tailed{}, err
 	}
 	defer resp.Body.Close()
-	data, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, 0, false, context.Cause(ctx)
+		return tailed{}, context.Cause(ctx)
 	case err != nil:
-		return nil, 0, false, &Unreachable{c.address, err}
+		return tailed{}, &Unreachable{c.address, err}
 	}
-	return data, offset + int64(len(data)), resp.Header.Get("Gangway-Done") == "true", nil
+	n, _ := strconv.Atoi(resp.Header.Get("Gangway-Instances")) // 0 from a launcher that knows of the first only
+	return tailed{data, resp.Header.Get("Gangway-Done") == "true", max(n, 1)}, nil
 }
 
 // WaitDrained waits until nothing is placed on a node and nothing runs there, or

@@ -144,6 +144,7 @@ type Node struct {
 	Gangway struct {
 		Cores    int            `json:"cores"`
 		Memory   uint64         `json:"memory"`   // bytes
+		Usage    *Usage         `json:"usage"`    // nil: not sampled yet
 		Topology *topology.Node `json:"topology"` // of a single node; nil: never seen, or a list
 	} `json:"gangway"`
 

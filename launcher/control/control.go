@@ -55,6 +55,7 @@ type Control struct {
 	done    chan struct{}
 	waiting atomic.Pointer[[]sched.Waiting]
 	down    map[string]*silent // nodes without a session
+	last    time.Time          // of the last event
 }
 
 type silent struct {
@@ -68,6 +69,7 @@ type request struct {
 	what  state.What
 	read  func(*state.Cluster) // instead of an event
 	reply chan error
+	mine  *atomic.Bool // of a read: taken up, or given up, by whoever sets it
 }
 
 // New returns a Control; Run makes it work.
@@ -101,9 +103,9 @@ func (c *Control) Do(ctx context.Context, what state.What) error {
 
 // Read lets f look at the state between two events: it must be quick, change
 // nothing and keep nothing that the state's documentation does not allow. What
-// it sees is committed.
+// it sees is committed. f is never called after Read has returned.
 func (c *Control) Read(ctx context.Context, f func(*state.Cluster)) error {
-	return c.do(ctx, request{read: f, reply: make(chan error, 1)})
+	return c.do(ctx, request{read: f, reply: make(chan error, 1), mine: new(atomic.Bool)})
 }
 
 func (c *Control) do(ctx context.Context, r request) error {
@@ -120,8 +122,11 @@ func (c *Control) do(ctx context.Context, r request) error {
 	case <-c.done:
 		return ErrStopped
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	if r.read != nil && !r.mine.CompareAndSwap(false, true) {
+		<-r.reply // it is looking, and writes what the caller reads
+	}
+	return ctx.Err()
 }
 
 // Waiting returns why tasks wait, as of the last plan.
@@ -200,6 +205,9 @@ type round struct {
 func (c *Control) take(r request, rd *round) {
 	if r.read != nil {
 		rd.answers = append(rd.answers, func(failed error) {
+			if !r.mine.CompareAndSwap(false, true) {
+				return // nobody waits for it any more
+			}
 			if failed == nil {
 				r.read(c.cfg.Cluster)
 			}
@@ -245,6 +253,10 @@ func (c *Control) flush(rd *round) error {
 
 func (c *Control) apply(what state.What, rd *round) error {
 	now := time.Now()
+	if !now.After(c.last) { // versions are made of times: no two events have the same
+		now = c.last.Add(1)
+	}
+	c.last = now
 	ch, err := c.cfg.Cluster.Apply(state.Event{At: now, What: what})
 	if err != nil {
 		return err

@@ -105,6 +105,7 @@ type Claim struct {
 	CPUs   topology.CPUSet `json:"cpus"`
 	Memory uint64          `json:"memory,omitempty"` // bytes
 	Shared bool            `json:"shared,omitempty"` // other shared claims may have the same cores
+	GPUs   []uint32        `json:"gpus,omitempty"`   // topology.GPUSlot.ID
 }
 
 // Try is a run of elements that wait for their next attempt.
@@ -161,6 +162,7 @@ type PartRow struct {
 	Cut      bool     `json:"cut,omitempty"`     // its node is given up, perhaps alive
 	Gone     bool     `json:"gone,omitempty"`    // nothing of it is left on the node
 	Failure  *Reason  `json:"failure,omitempty"` // refused, not ready, lost
+	Unread   bool     `json:"unread,omitempty"`  // lost with a result that its node can't read
 }
 
 // AttemptRow is an attempt, keyed by its id. Parts are in rows of their own,

@@ -43,7 +43,7 @@ func spec() *rapid.Generator[job.Spec] {
 		if rapid.Bool().Draw(t, "pool") {
 			s.Pool = id.Draw(t, "pool")
 		}
-		for _, id := range rapid.SliceOfNDistinct(id, 1, 4, rapid.ID).Draw(t, "ids") {
+		for _, id := range rapid.SliceOfNDistinct(id, 1, 4, strings.ToLower).Draw(t, "ids") {
 			s.Tasks = append(s.Tasks, taskSpec(t, id))
 		}
 		return s

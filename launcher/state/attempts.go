@@ -298,7 +298,16 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 
 func (e ShimGone) apply(c *Cluster, t *change) error {
 	if a, i, ok := c.find(e.ID, e.Node); ok {
-		t.gone(a, i, shimLost(e.Node, e.Why))
+		why := shimLost(e.Node, e.Why)
+		if e.Unread && !a.recorded(i) {
+			a.Parts[i].Unread = true
+			why.Hint = "it may have finished, so it is not run again by itself: look at its output, then reactivate it"
+			if i == 0 && a.Requeue { // its node was given up before
+				a.Requeue = false
+				t.changed(a)
+			}
+		}
+		t.gone(a, i, why)
 	}
 	return nil
 }

@@ -269,7 +269,7 @@ func (n *node) look() sched.Node {
 	}
 	for _, cl := range n.row.Claims {
 		v.Holds = append(v.Holds, sched.Hold{ID: cl.ID, Who: cl.Who, Foreign: true, CPUs: cl.CPUs,
-			Memory: cl.Memory, Shared: cl.Shared})
+			Memory: cl.Memory, GPUs: cl.GPUs, Shared: cl.Shared})
 	}
 	return v
 }

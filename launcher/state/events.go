@@ -248,22 +248,24 @@ type AttemptResult struct {
 }
 
 // ShimGone reports that nothing of a part is left on its node. Without a result
-// before it, the part is lost.
+// before it, the part is lost. Unread: its node may have a result and can't read
+// it, so what it ran may have finished and is not run again.
 type ShimGone struct {
 	ID, Node string
 	Why      string
+	Unread   bool
 }
 
-// If applies What only if Holds returns nil when its turn comes; its error is
-// the event's. A client that has seen a version changes no other one with it.
-type If struct {
-	What  What
-	Holds func(*Cluster) error
-}
+// Decided is an event that is made when its turn comes, of the state as it is
+// then: nothing can change between the look and the change. Its error is the
+// event's; nil changes nothing. A client that has seen a version changes no
+// other one with it.
+type Decided func(*Cluster) (What, error)
 
-func (e If) apply(c *Cluster, t *change) error {
-	if err := e.Holds(c); err != nil {
+func (e Decided) apply(c *Cluster, t *change) error {
+	what, err := e(c)
+	if err != nil || what == nil {
 		return err
 	}
-	return e.What.apply(c, t)
+	return what.apply(c, t)
 }

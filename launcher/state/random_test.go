@@ -169,7 +169,7 @@ func TestRandom(t *testing.T) {
 			},
 			"shim gone": func(t *rapid.T) {
 				id, node, _ := anyPart()
-				w.apply(ShimGone{ID: id, Node: node})
+				w.apply(ShimGone{ID: id, Node: node, Unread: rapid.Bool().Draw(t, "unread")})
 			},
 			"planned": func(t *rapid.T) {
 				id, node, _ := anyPart()

@@ -146,22 +146,17 @@ func (c *Cluster) TaskByID(jobID, id string) (TaskStatus, bool) {
 	return TaskStatus{}, false
 }
 
-// Tasks returns up to limit tasks of the job in the order in which they were
-// added, beginning with index from, and the index to go on with; it is -1 at
-// the end.
-func (c *Cluster) Tasks(uid string, from, limit int) (list []TaskStatus, next int) {
+// EachTask calls f with the job's tasks in the order in which they were added,
+// beginning with index from, for as long as it returns true.
+func (c *Cluster) EachTask(uid string, from int, f func(TaskStatus) bool) {
 	j := c.jobs[uid]
 	if j == nil {
-		return nil, -1
+		return
 	}
 	i := sort.Search(len(j.tasks), func(i int) bool { return j.tasks[i].row.Index >= from })
-	for ; i < len(j.tasks); i++ {
-		if len(list) == limit {
-			return list, j.tasks[i].row.Index
-		}
-		list = append(list, j.tasks[i].status())
+	for i < len(j.tasks) && f(j.tasks[i].status()) {
+		i++
 	}
-	return list, -1
 }
 
 // Nodes returns all nodes in the user's order.

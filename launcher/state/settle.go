@@ -161,7 +161,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		if claimed || lost {
 			o = outcomeOfReason(*a.Cancel)
 		}
-	case claimed, code == job.FailRequeued, lost && spec.OnNodeLoss != job.NodeLossFail && a.Try.Losses < maxLosses:
+	case claimed, code == job.FailRequeued, lost && !a.Parts[0].Unread && spec.OnNodeLoss != job.NodeLossFail && a.Try.Losses < maxLosses:
 		a.Requeue = true
 		t.changed(a)
 		return

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,11 @@ func Start(Cmd) (*Process, error) { return nil, unsupported("starting a process"
 
 // Detach is unsupported.
 func Detach(Cmd, string) (*Process, error) { return nil, unsupported("starting a process") }
+
+// Output is unsupported.
+func Output(context.Context, func(Cmd) (*Process, error), Cmd, int64) (stdout, stderr []byte, err error) {
+	return nil, nil, unsupported("running a program")
+}
 
 // Forker does nothing.
 type Forker struct{}
@@ -149,3 +155,6 @@ func (g *MemoryGroup) OOMKilled() (bool, error) { return false, unsupported("mem
 
 // Close does nothing.
 func (g *MemoryGroup) Close() error { return nil }
+
+// StartTime is 0.
+func StartTime(int) uint64 { return 0 }

@@ -116,6 +116,13 @@ func (e *StartError) Unwrap() []error {
 	return errs
 }
 
+// StuckError names processes that SIGKILL does not end: they hang in the kernel.
+type StuckError struct{ PIDs []int }
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("processes %v can't be ended, they hang in the kernel", e.PIDs)
+}
+
 // SharedMemoryDir is the directory for the shared memory of the job whose
 // directory on the node is nodeDir. Who removes the one removes the other.
 func SharedMemoryDir(nodeDir string) string {

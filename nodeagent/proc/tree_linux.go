@@ -416,6 +416,16 @@ func ByEnv(marker string) []int {
 	return out
 }
 
+// StartTime is when the process began, in clock ticks since the boot; 0: it does
+// not run. With it a process is told from a later one of the same number.
+func StartTime(pid int) uint64 {
+	s, err := readStat(pid)
+	if err != nil || !s.alive() {
+		return 0
+	}
+	return s.start
+}
+
 // Alive says whether pid runs and carries the environment entry marker, so that
 // it is the process meant and not a later one of the same number.
 func Alive(pid int, marker string) bool {

@@ -107,10 +107,10 @@ func (s *shim) prepareAll(ctx context.Context) (*prepared, *wire.Failure) {
 			return nil, failure
 		}
 	} else if p.program, err = lookProgram(s.a.GetCommand()[0], p.workdir, p.env); err != nil {
-		return nil, programFailure(node, err)
+		return nil, s.hinted(programFailure(node, err))
 	}
 	if err := checkProgram(p.program); err != nil {
-		return nil, programFailure(node, err)
+		return nil, s.hinted(programFailure(node, err))
 	}
 	if s.primary() {
 		if p.mpi, failure = s.detect(ctx, p); failure != nil {
@@ -417,7 +417,7 @@ func lookProgram(name, workdir string, env []string) (string, error) {
 	if plain != "" {
 		return plain, nil
 	}
-	hint := "it is not on the node's PATH; give its path, copy it with --bcast or extend PATH with --setup"
+	hint := hintPath
 	if _, err := os.Stat(filepath.Join(workdir, name)); err == nil {
 		hint = "it is in the working directory: write ./" + name
 	}
@@ -434,7 +434,7 @@ func checkProgram(path string) error {
 	case errors.Is(err, fs.ErrPermission):
 		return bad(proc.ErrNotExecutable, fs.ErrPermission, "a directory on the way to it can't be entered")
 	case err != nil:
-		return bad(proc.ErrNotFound, nil, "build or install it there, or copy it with --bcast")
+		return bad(proc.ErrNotFound, nil, hintInstall)
 	case fi.IsDir():
 		return bad(proc.ErrNotExecutable, nil, "it is a directory")
 	case !fi.Mode().IsRegular():

@@ -206,6 +206,7 @@ func (s *shim) keptVars() []string {
 		"AZ_BATCH_TASK_DIR=" + path,
 		"AZ_BATCH_TASK_WORKING_DIR=" + wd,
 		"AZ_BATCH_NODE_ROOT_DIR=" + s.start.GetTaskRoot(),
+		"AZ_BATCH_NODE_SHARED_DIR=" + filepath.Join(s.start.GetTaskRoot(), wire.SharedDir),
 		"AZ_BATCH_POOL_ID=" + s.a.GetPool(),
 		"AZ_BATCH_JOB_ID=" + s.a.GetJob(),
 		"AZ_BATCH_TASK_ID=" + s.a.GetTask(),

@@ -64,6 +64,7 @@ func TestKept(t *testing.T) {
 			}
 			env := m.file("wd/env.1")
 			for _, kv := range []string{"AZ_BATCH_TASK_DIR=" + m.taskPath, "AZ_BATCH_TASK_WORKING_DIR=" + wd, "AZ_BATCH_NODE_ROOT_DIR=" + m.taskRoot,
+				"AZ_BATCH_NODE_SHARED_DIR=" + filepath.Join(m.taskRoot, "shared"),
 				"AZ_BATCH_POOL_ID=pool", "AZ_BATCH_JOB_ID=job", "AZ_BATCH_TASK_ID=task", "AZ_BATCH_NODE_ID=here", "GANGWAY_TASK_DIR=" + m.taskPath} {
 				if !strings.Contains(env, kv+"\n") {
 					t.Errorf("the environment lacks %s", kv)

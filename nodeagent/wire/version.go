@@ -11,7 +11,8 @@ package wire
 //
 //	1  2026-11-23  first: sessions, assignments by range, gangs with a mesh
 //	2  2026-11-23  kept tasks: output in files, the file service, the task's user;
-//	               Gone answers Goodbye; usage samples; retention of task directories
+//	               Gone answers Goodbye; usage samples; retention of task directories;
+//	               unread results; the jobs' folders in inventories
 const Version = 2
 
 // OldestVersion is the oldest protocol that this build still speaks. Of a
@@ -33,6 +34,10 @@ func Speaks(peer uint32) bool {
 // MPIRunRank stands for mpirun itself, or for the primary command, where a
 // message names a rank.
 const MPIRunRank = -1
+
+// SharedDir is, in a task root, the directory that all tasks of the node share:
+// Azure Batch's name.
+const SharedDir = "shared"
 
 // Limits of one FileRequest.
 const (

@@ -591,6 +591,7 @@ type AgentMessage struct {
 	//	*AgentMessage_FileReply
 	//	*AgentMessage_Gone
 	//	*AgentMessage_Usage
+	//	*AgentMessage_NodeUpdate
 	M             isAgentMessage_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -705,6 +706,15 @@ func (x *AgentMessage) GetUsage() *Usage {
 	return nil
 }
 
+func (x *AgentMessage) GetNodeUpdate() *NodeUpdate {
+	if x != nil {
+		if x, ok := x.M.(*AgentMessage_NodeUpdate); ok {
+			return x.NodeUpdate
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_M interface {
 	isAgentMessage_M()
 }
@@ -741,6 +751,10 @@ type AgentMessage_Usage struct {
 	Usage *Usage `protobuf:"bytes,8,opt,name=usage,proto3,oneof"`
 }
 
+type AgentMessage_NodeUpdate struct {
+	NodeUpdate *NodeUpdate `protobuf:"bytes,9,opt,name=node_update,json=nodeUpdate,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_M() {}
 
 func (*AgentMessage_Inventory) isAgentMessage_M() {}
@@ -757,6 +771,55 @@ func (*AgentMessage_Gone) isAgentMessage_M() {}
 
 func (*AgentMessage_Usage) isAgentMessage_M() {}
 
+func (*AgentMessage_NodeUpdate) isAgentMessage_M() {}
+
+// NodeUpdate replaces the node's model of Hello. It is sent to launchers whose
+// Welcome asks for it, when a driver has answered late or its GPUs have
+// changed; those that did not ask learn it with the next session.
+type NodeUpdate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeJson      []byte                 `protobuf:"bytes,1,opt,name=node_json,json=nodeJson,proto3" json:"node_json,omitempty"` // topology.Node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeUpdate) Reset() {
+	*x = NodeUpdate{}
+	mi := &file_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeUpdate) ProtoMessage() {}
+
+func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
+func (*NodeUpdate) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NodeUpdate) GetNodeJson() []byte {
+	if x != nil {
+		return x.NodeJson
+	}
+	return nil
+}
+
 // Gone answers Goodbye: nothing of this cluster's session jobs is left on the
 // node. It is the agent's last message, after which it closes the stream; a
 // connection that ends without it proves nothing.
@@ -768,7 +831,7 @@ type Gone struct {
 
 func (x *Gone) Reset() {
 	*x = Gone{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +843,7 @@ func (x *Gone) String() string {
 func (*Gone) ProtoMessage() {}
 
 func (x *Gone) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +856,7 @@ func (x *Gone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gone.ProtoReflect.Descriptor instead.
 func (*Gone) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 // Usage is what the node was used for when it was sampled; a field that could
@@ -819,7 +882,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +894,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +907,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Usage) GetUnixNs() int64 {
@@ -945,7 +1008,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1020,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1033,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -1021,13 +1084,14 @@ type Inventory struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shims         []*ShimState           `protobuf:"bytes,1,rep,name=shims,proto3" json:"shims,omitempty"`     // of this launcher's cluster
 	Foreign       []*Claim               `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"` // of other launchers
+	Folders       []string               `protobuf:"bytes,3,rep,name=folders,proto3" json:"folders,omitempty"` // at a session's start: of this cluster's jobs in the task root, at most 10,000
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1103,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1116,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Inventory) GetShims() []*ShimState {
@@ -1069,6 +1133,13 @@ func (x *Inventory) GetForeign() []*Claim {
 	return nil
 }
 
+func (x *Inventory) GetFolders() []string {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
+}
+
 type ShimState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1080,7 +1151,7 @@ type ShimState struct {
 
 func (x *ShimState) Reset() {
 	*x = ShimState{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1163,7 @@ func (x *ShimState) String() string {
 func (*ShimState) ProtoMessage() {}
 
 func (x *ShimState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1176,7 @@ func (x *ShimState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimState.ProtoReflect.Descriptor instead.
 func (*ShimState) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShimState) GetId() string {
@@ -1137,14 +1208,15 @@ type Claim struct {
 	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`   // for messages: "job J task T of user@host pid P"
 	Cpus          string                 `protobuf:"bytes,4,opt,name=cpus,proto3" json:"cpus,omitempty"` // list of PU indices, e.g. "0-3,8"
 	MemoryBytes   uint64                 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Shared        bool                   `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"` // oversubscribed: the cores may be claimed again by other shared claims
+	Gpus          []uint32               `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"` // topology.GPUSlot.ID
+	Shared        bool                   `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`    // oversubscribed: the cores may be claimed again by other shared claims
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1228,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1241,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Claim) GetId() string {
@@ -1207,6 +1279,13 @@ func (x *Claim) GetMemoryBytes() uint64 {
 	return 0
 }
 
+func (x *Claim) GetGpus() []uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
 func (x *Claim) GetShared() bool {
 	if x != nil {
 		return x.Shared
@@ -1222,13 +1301,14 @@ type ShimGone struct {
 	Name          *AttemptName           `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Unread        bool                   `protobuf:"varint,5,opt,name=unread,proto3" json:"unread,omitempty"` // lost, and there may be a result that can't be read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShimGone) Reset() {
 	*x = ShimGone{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1320,7 @@ func (x *ShimGone) String() string {
 func (*ShimGone) ProtoMessage() {}
 
 func (x *ShimGone) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1333,7 @@ func (x *ShimGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimGone.ProtoReflect.Descriptor instead.
 func (*ShimGone) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShimGone) GetId() string {
@@ -1284,6 +1364,13 @@ func (x *ShimGone) GetReason() string {
 	return ""
 }
 
+func (x *ShimGone) GetUnread() bool {
+	if x != nil {
+		return x.Unread
+	}
+	return false
+}
+
 // AgentError answers an assignment that the agent refused (cores already
 // claimed, directory not writable, disk full).
 type AgentError struct {
@@ -1298,7 +1385,7 @@ type AgentError struct {
 
 func (x *AgentError) Reset() {
 	*x = AgentError{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1397,7 @@ func (x *AgentError) String() string {
 func (*AgentError) ProtoMessage() {}
 
 func (x *AgentError) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1410,7 @@ func (x *AgentError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentError.ProtoReflect.Descriptor instead.
 func (*AgentError) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AgentError) GetId() string {
@@ -1371,7 +1458,7 @@ type LauncherMessage struct {
 
 func (x *LauncherMessage) Reset() {
 	*x = LauncherMessage{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1470,7 @@ func (x *LauncherMessage) String() string {
 func (*LauncherMessage) ProtoMessage() {}
 
 func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1483,7 @@ func (x *LauncherMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LauncherMessage.ProtoReflect.Descriptor instead.
 func (*LauncherMessage) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LauncherMessage) GetM() isLauncherMessage_M {
@@ -1505,17 +1592,18 @@ type Welcome struct {
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`                         // for messages about claims: "user@host pid P"
-	LeaseMs       uint64                 `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"` // session jobs: shims end when no heartbeat came for so long
-	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                     // the session is refused
-	UsageMs       uint32                 `protobuf:"varint,7,opt,name=usage_ms,json=usageMs,proto3" json:"usage_ms,omitempty"` // Usage is wanted so often, at most each second; 0: not at all
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`                                     // for messages about claims: "user@host pid P"
+	LeaseMs       uint64                 `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`             // session jobs: shims end when no heartbeat came for so long
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                                 // the session is refused
+	UsageMs       uint32                 `protobuf:"varint,7,opt,name=usage_ms,json=usageMs,proto3" json:"usage_ms,omitempty"`             // Usage is wanted so often, at most each second; 0: not at all
+	NodeUpdates   bool                   `protobuf:"varint,8,opt,name=node_updates,json=nodeUpdates,proto3" json:"node_updates,omitempty"` // NodeUpdate is wanted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1615,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1628,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
@@ -1592,6 +1680,13 @@ func (x *Welcome) GetUsageMs() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetNodeUpdates() bool {
+	if x != nil {
+		return x.NodeUpdates
+	}
+	return false
+}
+
 // Desired is what should live on the node. full: whatever of this cluster
 // is not in it is to be ended and forgotten.
 type Desired struct {
@@ -1605,7 +1700,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1712,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1725,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Desired) GetFull() bool {
@@ -1663,7 +1758,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1770,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1783,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Heartbeat) GetSeq() uint64 {
@@ -1709,7 +1804,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1816,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1829,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 // FileRequest asks for something below the agent's task root. No path leads
@@ -1755,7 +1850,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1862,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1875,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FileRequest) GetSeq() uint64 {
@@ -1855,7 +1950,7 @@ type FileReply struct {
 
 func (x *FileReply) Reset() {
 	*x = FileReply{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1962,7 @@ func (x *FileReply) String() string {
 func (*FileReply) ProtoMessage() {}
 
 func (x *FileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1975,7 @@ func (x *FileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReply.ProtoReflect.Descriptor instead.
 func (*FileReply) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FileReply) GetSeq() uint64 {
@@ -1953,7 +2048,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2060,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2073,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -2063,7 +2158,7 @@ type Assignment struct {
 	MeshKey          []byte                 `protobuf:"bytes,52,opt,name=mesh_key,json=meshKey,proto3" json:"mesh_key,omitempty"` // 32 bytes, the gang's
 	Oversubscribe    bool                   `protobuf:"varint,53,opt,name=oversubscribe,proto3" json:"oversubscribe,omitempty"`
 	PlanOnly         bool                   `protobuf:"varint,54,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`          // stop before the first process
-	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                           // granted GPU indices
+	Gpus             []uint32               `protobuf:"varint,55,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`                           // granted: topology.GPUSlot.ID
 	Node             string                 `protobuf:"bytes,56,opt,name=node,proto3" json:"node,omitempty"`                                   // the node's name as the user knows it
 	TaskDir          string                 `protobuf:"bytes,57,opt,name=task_dir,json=taskDir,proto3" json:"task_dir,omitempty"`              // relative to the agent's task root; output goes to files there; "": it is streamed
 	User             string                 `protobuf:"bytes,58,opt,name=user,proto3" json:"user,omitempty"`                                   // that the task runs as on the node; "": the agent's
@@ -2076,7 +2171,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2183,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2196,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Assignment) GetId() string {
@@ -2425,7 +2520,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2532,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2545,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ToShim) GetId() string {
@@ -2601,7 +2696,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2708,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2721,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -2653,7 +2748,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2760,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2773,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -2754,7 +2849,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2861,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2874,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *End) GetReason() string {
@@ -2805,7 +2900,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2912,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2925,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -2851,7 +2946,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +2958,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +2971,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -2911,7 +3006,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3018,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3031,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -2955,7 +3050,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3062,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3075,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -2998,7 +3093,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3105,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3118,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 type FileChunk struct {
@@ -3040,7 +3135,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3147,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3160,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FileChunk) GetName() string {
@@ -3131,7 +3226,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3238,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3251,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FromShim) GetId() string {
@@ -3316,7 +3411,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3423,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3436,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -3378,7 +3473,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3485,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3498,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -3461,7 +3556,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3568,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3581,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -3577,7 +3672,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3684,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3697,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -3639,7 +3734,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3746,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3759,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -3711,7 +3806,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3818,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3831,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -3757,7 +3852,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3864,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3877,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FileAck) GetName() string {
@@ -3816,7 +3911,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3923,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3936,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Notice) GetText() string {
@@ -3882,7 +3977,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3894,7 +3989,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3907,7 +4002,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Result) GetRange() *Range {
@@ -4022,7 +4117,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4129,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4142,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -4105,7 +4200,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4212,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4225,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -4177,7 +4272,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4284,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4297,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4278,7 +4373,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4385,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4398,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -4391,7 +4486,7 @@ const file_wire_proto_rawDesc = "" +
 	"\btask_uid\x18\x02 \x01(\tR\ataskUid\x12,\n" +
 	"\x05range\x18\x03 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xc2\x03\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x82\x04\n" +
 	"\fAgentMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.gangway.wire.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\tinventory\x18\x02 \x01(\v2\x1a.gangway.wire.v1.InventoryH\x00R\tinventory\x128\n" +
@@ -4401,8 +4496,13 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"file_reply\x18\x06 \x01(\v2\x1a.gangway.wire.v1.FileReplyH\x00R\tfileReply\x12+\n" +
 	"\x04gone\x18\a \x01(\v2\x15.gangway.wire.v1.GoneH\x00R\x04gone\x12.\n" +
-	"\x05usage\x18\b \x01(\v2\x16.gangway.wire.v1.UsageH\x00R\x05usageB\x03\n" +
-	"\x01m\"\x06\n" +
+	"\x05usage\x18\b \x01(\v2\x16.gangway.wire.v1.UsageH\x00R\x05usage\x12>\n" +
+	"\vnode_update\x18\t \x01(\v2\x1b.gangway.wire.v1.NodeUpdateH\x00R\n" +
+	"nodeUpdateB\x03\n" +
+	"\x01m\")\n" +
+	"\n" +
+	"NodeUpdate\x12\x1b\n" +
+	"\tnode_json\x18\x01 \x01(\fR\bnodeJson\"\x06\n" +
 	"\x04Gone\"\xb1\x04\n" +
 	"\x05Usage\x12\x17\n" +
 	"\aunix_ns\x18\x01 \x01(\x03R\x06unixNs\x12$\n" +
@@ -4441,26 +4541,29 @@ const file_wire_proto_rawDesc = "" +
 	"\x04boot\x18\x03 \x01(\tR\x04boot\x12\x1a\n" +
 	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
-	"\tnode_json\x18\x06 \x01(\fR\bnodeJson\"o\n" +
+	"\tnode_json\x18\x06 \x01(\fR\bnodeJson\"\x89\x01\n" +
 	"\tInventory\x120\n" +
 	"\x05shims\x18\x01 \x03(\v2\x1a.gangway.wire.v1.ShimStateR\x05shims\x120\n" +
-	"\aforeign\x18\x02 \x03(\v2\x16.gangway.wire.v1.ClaimR\aforeign\"{\n" +
+	"\aforeign\x18\x02 \x03(\v2\x16.gangway.wire.v1.ClaimR\aforeign\x12\x18\n" +
+	"\afolders\x18\x03 \x03(\tR\afolders\"{\n" +
 	"\tShimState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12,\n" +
-	"\x05phase\x18\x03 \x01(\x0e2\x16.gangway.wire.v1.PhaseR\x05phase\"\x92\x01\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x16.gangway.wire.v1.PhaseR\x05phase\"\xa6\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
 	"\x03who\x18\x03 \x01(\tR\x03who\x12\x12\n" +
 	"\x04cpus\x18\x04 \x01(\tR\x04cpus\x12!\n" +
-	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12\x16\n" +
-	"\x06shared\x18\x06 \x01(\bR\x06shared\"x\n" +
+	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12\x12\n" +
+	"\x04gpus\x18\a \x03(\rR\x04gpus\x12\x16\n" +
+	"\x06shared\x18\x06 \x01(\bR\x06shared\"\x90\x01\n" +
 	"\bShimGone\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12\x12\n" +
 	"\x04lost\x18\x03 \x01(\bR\x04lost\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x98\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06unread\x18\x05 \x01(\bR\x06unread\"\x98\x01\n" +
 	"\n" +
 	"AgentError\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4474,7 +4577,7 @@ const file_wire_proto_rawDesc = "" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.gangway.wire.v1.HeartbeatH\x00R\theartbeat\x124\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x18.gangway.wire.v1.GoodbyeH\x00R\agoodbye\x12A\n" +
 	"\ffile_request\x18\x06 \x01(\v2\x1c.gangway.wire.v1.FileRequestH\x00R\vfileRequestB\x03\n" +
-	"\x01m\"\xb3\x01\n" +
+	"\x01m\"\xd6\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
@@ -4482,7 +4585,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x03who\x18\x04 \x01(\tR\x03who\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x04R\aleaseMs\x12\x14\n" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12\x19\n" +
-	"\busage_ms\x18\a \x01(\rR\ausageMs\"d\n" +
+	"\busage_ms\x18\a \x01(\rR\ausageMs\x12!\n" +
+	"\fnode_updates\x18\b \x01(\bR\vnodeUpdates\"d\n" +
 	"\aDesired\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12-\n" +
 	"\x03set\x18\x02 \x03(\v2\x1b.gangway.wire.v1.AssignmentR\x03set\x12\x16\n" +
@@ -4797,7 +4901,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -4809,114 +4913,116 @@ var file_wire_proto_goTypes = []any{
 	(*Range)(nil),           // 7: gangway.wire.v1.Range
 	(*AttemptName)(nil),     // 8: gangway.wire.v1.AttemptName
 	(*AgentMessage)(nil),    // 9: gangway.wire.v1.AgentMessage
-	(*Gone)(nil),            // 10: gangway.wire.v1.Gone
-	(*Usage)(nil),           // 11: gangway.wire.v1.Usage
-	(*Hello)(nil),           // 12: gangway.wire.v1.Hello
-	(*Inventory)(nil),       // 13: gangway.wire.v1.Inventory
-	(*ShimState)(nil),       // 14: gangway.wire.v1.ShimState
-	(*Claim)(nil),           // 15: gangway.wire.v1.Claim
-	(*ShimGone)(nil),        // 16: gangway.wire.v1.ShimGone
-	(*AgentError)(nil),      // 17: gangway.wire.v1.AgentError
-	(*LauncherMessage)(nil), // 18: gangway.wire.v1.LauncherMessage
-	(*Welcome)(nil),         // 19: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 20: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 21: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 22: gangway.wire.v1.Goodbye
-	(*FileRequest)(nil),     // 23: gangway.wire.v1.FileRequest
-	(*FileReply)(nil),       // 24: gangway.wire.v1.FileReply
-	(*FileEntry)(nil),       // 25: gangway.wire.v1.FileEntry
-	(*Assignment)(nil),      // 26: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 27: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 28: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 29: gangway.wire.v1.Peer
-	(*End)(nil),             // 30: gangway.wire.v1.End
-	(*Signal)(nil),          // 31: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 32: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 33: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 34: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 35: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 36: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 37: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 38: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 39: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 40: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 41: gangway.wire.v1.Started
-	(*Output)(nil),          // 42: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 43: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 44: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 45: gangway.wire.v1.Notice
-	(*Result)(nil),          // 46: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 47: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 48: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 49: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 50: gangway.wire.v1.Frame
+	(*NodeUpdate)(nil),      // 10: gangway.wire.v1.NodeUpdate
+	(*Gone)(nil),            // 11: gangway.wire.v1.Gone
+	(*Usage)(nil),           // 12: gangway.wire.v1.Usage
+	(*Hello)(nil),           // 13: gangway.wire.v1.Hello
+	(*Inventory)(nil),       // 14: gangway.wire.v1.Inventory
+	(*ShimState)(nil),       // 15: gangway.wire.v1.ShimState
+	(*Claim)(nil),           // 16: gangway.wire.v1.Claim
+	(*ShimGone)(nil),        // 17: gangway.wire.v1.ShimGone
+	(*AgentError)(nil),      // 18: gangway.wire.v1.AgentError
+	(*LauncherMessage)(nil), // 19: gangway.wire.v1.LauncherMessage
+	(*Welcome)(nil),         // 20: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 21: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 22: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 23: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 24: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 25: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 26: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 27: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 28: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 29: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 30: gangway.wire.v1.Peer
+	(*End)(nil),             // 31: gangway.wire.v1.End
+	(*Signal)(nil),          // 32: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 33: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 34: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 35: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 36: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 37: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 38: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 39: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 40: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 41: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 42: gangway.wire.v1.Started
+	(*Output)(nil),          // 43: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 44: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 45: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 46: gangway.wire.v1.Notice
+	(*Result)(nil),          // 47: gangway.wire.v1.Result
+	(*RankExit)(nil),        // 48: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 49: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 50: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 51: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
-	12, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
-	13, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	37, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
-	16, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
-	17, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	24, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
-	10, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
-	11, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
-	14, // 9: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
-	15, // 10: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
-	8,  // 11: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
-	0,  // 12: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
-	8,  // 13: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
-	8,  // 14: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
-	1,  // 15: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	19, // 16: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	20, // 17: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	27, // 18: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	21, // 19: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	22, // 20: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	23, // 21: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
-	26, // 22: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
-	2,  // 23: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
-	3,  // 24: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
-	25, // 25: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
-	8,  // 26: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
-	4,  // 27: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	28, // 28: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	30, // 29: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	31, // 30: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	32, // 31: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	33, // 32: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	34, // 33: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	35, // 34: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	36, // 35: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	29, // 36: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	8,  // 37: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	38, // 38: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	40, // 39: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	41, // 40: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	42, // 41: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	43, // 42: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	46, // 43: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	45, // 44: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	44, // 45: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	39, // 46: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	48, // 47: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	5,  // 48: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	7,  // 49: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	48, // 50: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	47, // 51: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	6,  // 52: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	26, // 53: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	49, // 54: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	27, // 55: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	37, // 56: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	14, // 57: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	9,  // 58: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	18, // 59: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	59, // [59:60] is the sub-list for method output_type
-	58, // [58:59] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	13, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
+	14, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
+	38, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	17, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
+	18, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
+	25, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	11, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
+	12, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
+	10, // 9: gangway.wire.v1.AgentMessage.node_update:type_name -> gangway.wire.v1.NodeUpdate
+	15, // 10: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
+	16, // 11: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
+	8,  // 12: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
+	0,  // 13: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
+	8,  // 14: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
+	8,  // 15: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
+	1,  // 16: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
+	20, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	21, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	28, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	22, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	23, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	24, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	27, // 23: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	2,  // 24: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
+	3,  // 25: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
+	26, // 26: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	8,  // 27: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	4,  // 28: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
+	29, // 29: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	31, // 30: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	32, // 31: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	33, // 32: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	34, // 33: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	35, // 34: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	36, // 35: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	37, // 36: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	30, // 37: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	8,  // 38: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	39, // 39: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	41, // 40: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	42, // 41: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	43, // 42: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	44, // 43: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	47, // 44: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	46, // 45: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	45, // 46: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	40, // 47: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	49, // 48: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 49: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	7,  // 50: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	49, // 51: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	48, // 52: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	6,  // 53: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	27, // 54: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	50, // 55: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	28, // 56: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	38, // 57: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	15, // 58: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	9,  // 59: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	19, // 60: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	60, // [60:61] is the sub-list for method output_type
+	59, // [59:60] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4933,9 +5039,10 @@ func file_wire_proto_init() {
 		(*AgentMessage_FileReply)(nil),
 		(*AgentMessage_Gone)(nil),
 		(*AgentMessage_Usage)(nil),
+		(*AgentMessage_NodeUpdate)(nil),
 	}
-	file_wire_proto_msgTypes[4].OneofWrappers = []any{}
-	file_wire_proto_msgTypes[11].OneofWrappers = []any{
+	file_wire_proto_msgTypes[5].OneofWrappers = []any{}
+	file_wire_proto_msgTypes[12].OneofWrappers = []any{
 		(*LauncherMessage_Welcome)(nil),
 		(*LauncherMessage_Desired)(nil),
 		(*LauncherMessage_ToShim)(nil),
@@ -4943,7 +5050,7 @@ func file_wire_proto_init() {
 		(*LauncherMessage_Goodbye)(nil),
 		(*LauncherMessage_FileRequest)(nil),
 	}
-	file_wire_proto_msgTypes[20].OneofWrappers = []any{
+	file_wire_proto_msgTypes[21].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -4953,7 +5060,7 @@ func file_wire_proto_init() {
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
 	}
-	file_wire_proto_msgTypes[30].OneofWrappers = []any{
+	file_wire_proto_msgTypes[31].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -4963,7 +5070,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[43].OneofWrappers = []any{
+	file_wire_proto_msgTypes[44].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -4975,7 +5082,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -15,9 +15,9 @@ import (
 //   - OMP_PLACES, for a bound rank: its PUs, one place a thread as far as they
 //     go, by the operating system's numbers; OMP_PROC_BIND=spread: a thread
 //     keeps to its place.
-//   - CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES: the rank's GPUs, by vendor;
-//     for NVIDIA's also CUDA_DEVICE_ORDER=PCI_BUS_ID, without which CUDA counts
-//     in an order of its own. A rank without GPUs gets neither.
+//   - CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or ZE_AFFINITY_MASK: the rank's
+//     GPUs, by vendor; for NVIDIA's also CUDA_DEVICE_ORDER=PCI_BUS_ID, without
+//     which CUDA counts in an order of its own. A rank without GPUs gets none.
 //   - UCX_NET_DEVICES: the active ports of the rank's HCAs, "mlx5_0:1". Not for
 //     Omni-Path, whose ports UCX is not the way to.
 //   - NCCL_IB_HCA, with GPUs only: the same ports as exact names, "=mlx5_0:1".
@@ -48,6 +48,8 @@ func Env(n topology.Node, p Place, user []string) []string {
 		case g.Vendor == "amd" && !set["HIP_VISIBLE_DEVICES"] && !set["CUDA_VISIBLE_DEVICES"]:
 			// HIP counts among the devices that ROCr leaves: either, not both.
 			add("ROCR_VISIBLE_DEVICES", strings.Join(p.GPUs, ","))
+		case g.Vendor == "intel":
+			add("ZE_AFFINITY_MASK", strings.Join(p.GPUs, ","))
 		}
 	}
 	if ports := activePorts(n, p.NICs); len(ports) > 0 {

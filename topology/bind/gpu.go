@@ -165,8 +165,12 @@ func gpuFirst(r Request, granted topology.CPUSet, gpus []unit) ([]Place, error) 
 	taken := make([]bool, len(cores))
 	got := make([][]topology.Core, r.Ranks)
 	// All ranks get the nearest cores before any gets farther ones.
+	free := len(cores)
 	for _, reach := range reaches(r.Node) {
 		for i := range got {
+			if free == 0 {
+				break
+			}
 			wide := reach(near[i])
 			for j, c := range cores {
 				if len(got[i]) == need[i] {
@@ -174,20 +178,23 @@ func gpuFirst(r Request, granted topology.CPUSet, gpus []unit) ([]Place, error) 
 				}
 				if !taken[j] && (wide.IsEmpty() || c.PUs.Overlaps(wide)) {
 					taken[j] = true
+					free--
 					got[i] = append(got[i], c)
 				}
 			}
 		}
 	}
 	places := make([]Place, r.Ranks)
-	shared := map[string]int{}
+	shared, nearest := map[string]int{}, map[string][]topology.Core{}
 	for i := range places {
 		if len(got[i]) == 0 { // more ranks than cores
-			at := cores
-			if in := inTreeOrder(r.Node, near[i]); len(in) > 0 {
-				at = in
-			}
 			key := near[i].String()
+			if nearest[key] == nil {
+				if nearest[key] = inTreeOrder(r.Node, near[i]); len(nearest[key]) == 0 {
+					nearest[key] = cores
+				}
+			}
+			at := nearest[key]
 			for range need[i] {
 				got[i] = append(got[i], at[shared[key]%len(at)])
 				shared[key]++
@@ -237,12 +244,17 @@ func coresNearGPUs(r Request, cores []topology.Core, near []topology.CPUSet) []i
 		same[s.String()]++
 	}
 	claims := make([]int, len(cores)) // ranks that are near each core
-	for i, c := range cores {
-		for _, s := range near {
+	for _, s := range near {
+		key := s.String()
+		if same[key] == 0 {
+			continue
+		}
+		for i, c := range cores {
 			if s.IsEmpty() || s.Overlaps(c.PUs) {
-				claims[i]++
+				claims[i] += same[key]
 			}
 		}
+		same[key] = 0 // counted
 	}
 	parts := map[string]int{}
 	for i, s := range near {

@@ -1,6 +1,7 @@
 package bind
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -17,24 +18,39 @@ func chooseNICs(n topology.Node, places []Place) {
 	if len(hcas) == 0 {
 		return
 	}
+	// Ranks share GPUs and cpus: what is near them is worked out once.
+	ranked := map[string][]candidate{}
 	uses := make([]int, len(hcas))
 	for i := range places {
 		p := &places[i]
-		var from []func(topology.HCA) int
+		var from [][]candidate
 		for _, id := range p.GPUs {
-			if g, ok := gpuOf(n, id); ok {
-				from = append(from, func(h topology.HCA) int { return gpuToHCA(n, g, h) })
+			g, ok := gpuOf(n, id)
+			if !ok {
+				continue
 			}
+			name := "GPU" + strconv.Itoa(g.Index)
+			if ranked[name] == nil {
+				ranked[name] = rank(hcas, func(a, b topology.HCA) int {
+					return topology.Distance(n, name, a.Name).Compare(topology.Distance(n, name, b.Name))
+				})
+			}
+			from = append(from, ranked[name])
 		}
 		if len(from) == 0 {
-			from = append(from, func(h topology.HCA) int { return cpusToHCA(n, p.CPUs, h) })
+			key := p.CPUs.String()
+			if ranked[key] == nil {
+				ranked[key] = rank(hcas, func(a, b topology.HCA) int {
+					return cmp.Compare(cpusToHCA(n, p.CPUs, a), cpusToHCA(n, p.CPUs, b))
+				})
+			}
+			from = append(from, ranked[key])
 		}
-		for _, far := range from {
-			best := -1
-			var bestKey []int
-			for j, h := range hcas {
-				if key := []int{far(h), uses[j], j}; best < 0 || slices.Compare(key, bestKey) < 0 {
-					best, bestKey = j, key
+		for _, near := range from {
+			best := near[0].hca
+			for _, c := range near {
+				if c.class == near[0].class && uses[c.hca] < uses[best] {
+					best = c.hca
 				}
 			}
 			uses[best]++
@@ -45,16 +61,35 @@ func chooseNICs(n topology.Node, places []Place) {
 	}
 }
 
+// candidate is an HCA, by its place in a list; equally near ones have one class.
+type candidate struct{ hca, class int }
+
+// rank sorts HCAs, the nearest first, as compare has it.
+func rank(hcas []topology.HCA, compare func(a, b topology.HCA) int) []candidate {
+	out := make([]candidate, len(hcas))
+	for i := range out {
+		out[i].hca = i
+	}
+	slices.SortStableFunc(out, func(a, b candidate) int { return compare(hcas[a.hca], hcas[b.hca]) })
+	for i := 1; i < len(out); i++ {
+		out[i].class = out[i-1].class
+		if compare(hcas[out[i-1].hca], hcas[out[i].hca]) != 0 {
+			out[i].class++
+		}
+	}
+	return out
+}
+
 func usableHCAs(n topology.Node) []topology.HCA {
-	type candidate struct {
+	type adapter struct {
 		hca      topology.HCA
 		ethernet bool
 		gbps     float64 // 0: unknown
 	}
-	var all []candidate
+	var all []adapter
 	fabric := false
 	for _, h := range n.HCAs {
-		c := candidate{hca: h, ethernet: true}
+		c := adapter{hca: h, ethernet: true}
 		active := false
 		for _, p := range h.Ports {
 			if p.State != "ACTIVE" {
@@ -96,25 +131,6 @@ func gpuOf(n topology.Node, id string) (topology.GPU, bool) {
 	return topology.GPU{}, false
 }
 
-// gpuToHCA ranks how far an HCA is from a GPU: the fewer, the nearer.
-func gpuToHCA(n topology.Node, g topology.GPU, h topology.HCA) int {
-	if g.PCI != "" && h.PCI != "" {
-		a, b := pciPath(n, g.PCI), pciPath(n, h.PCI)
-		common := 0
-		for common < min(len(a), len(b)) && a[len(a)-1-common] == b[len(b)-1-common] {
-			common++
-		}
-		if common > 0 && len(a) > 0 && len(b) > 0 {
-			// Bridges between them: the lower the bridge they share, the fewer.
-			return min(len(a)+len(b)-2*common, 90)
-		}
-	}
-	if g.NUMA >= 0 && g.NUMA == h.NUMA {
-		return 91
-	}
-	return 91 + cpusToHCA(n, g.CPUs, h)
-}
-
 // cpusToHCA is 0 near, 1 in the same NUMA nodes, 2 in the same packages, else 3.
 func cpusToHCA(n topology.Node, cpus topology.CPUSet, h topology.HCA) int {
 	near := h.CPUs
@@ -131,17 +147,4 @@ func cpusToHCA(n topology.Node, cpus topology.CPUSet, h topology.HCA) int {
 		}
 	}
 	return 3
-}
-
-// pciPath lists the bridges above a device, the nearest first.
-func pciPath(n topology.Node, address string) []string {
-	parent := map[string]string{}
-	for _, d := range n.PCI {
-		parent[d.Address] = d.Parent
-	}
-	var out []string
-	for at := parent[address]; at != "" && len(out) < 64; at = parent[at] {
-		out = append(out, at)
-	}
-	return out
 }

@@ -21,18 +21,18 @@ import (
 
 // judgeObject is an object of XML that lstopo wrote, read in the plainest way.
 type judgeObject struct {
-	Type      string         `xml:"type,attr"`
-	Index     string         `xml:"os_index,attr"`
-	CPUs      string         `xml:"cpuset,attr"`
-	Memory    string         `xml:"local_memory,attr"`
-	CacheSize string         `xml:"cache_size,attr"`
-	CacheType string         `xml:"cache_type,attr"`
-	Depth     string         `xml:"depth,attr"`
-	Bus       string         `xml:"pci_busid,attr"`
-	PCIType   string         `xml:"pci_type,attr"`
-	Bridge    string         `xml:"bridge_type,attr"`
-	Name      string         `xml:"name,attr"`
-	OSType    string         `xml:"osdev_type,attr"`
+	Type      string        `xml:"type,attr"`
+	Index     string        `xml:"os_index,attr"`
+	CPUs      string        `xml:"cpuset,attr"`
+	Memory    string        `xml:"local_memory,attr"`
+	CacheSize string        `xml:"cache_size,attr"`
+	CacheType string        `xml:"cache_type,attr"`
+	Depth     string        `xml:"depth,attr"`
+	Bus       string        `xml:"pci_busid,attr"`
+	PCIType   string        `xml:"pci_type,attr"`
+	Bridge    string        `xml:"bridge_type,attr"`
+	Name      string        `xml:"name,attr"`
+	OSType    string        `xml:"osdev_type,attr"`
 	Children  []judgeObject `xml:"object"`
 }
 

@@ -77,7 +77,7 @@ func (r *reader) hcaNames() []string {
 		}
 		names = append(names, e.Name())
 	}
-	slices.SortFunc(names, compareNames)
+	slices.SortFunc(names, compareNatural)
 	if len(names) > maxHCAs {
 		r.warn("/sys/"+ibDir, "%d adapters; only the first %d are read", len(names), maxHCAs)
 		names = names[:maxHCAs]
@@ -352,7 +352,7 @@ func (r *reader) portNetdev(hca, port string, number int) string {
 			match = append(match, e.Name())
 		}
 	}
-	slices.SortFunc(match, compareNames)
+	slices.SortFunc(match, compareNatural)
 	switch {
 	case len(match) > 0:
 		return match[0]
@@ -412,37 +412,4 @@ func (r *reader) counters(port string) map[string]uint64 {
 		return nil
 	}
 	return out
-}
-
-// compareNames orders names with their numbers as numbers: mlx5_2 before
-// mlx5_10.
-func compareNames(a, b string) int {
-	x, y := a, b
-	for x != "" && y != "" {
-		i, j := digits(x), digits(y)
-		if i == 0 || j == 0 {
-			if x[0] != y[0] {
-				return int(x[0]) - int(y[0])
-			}
-			x, y = x[1:], y[1:]
-			continue
-		}
-		p, q := strings.TrimLeft(x[:i], "0"), strings.TrimLeft(y[:j], "0")
-		if len(p) != len(q) {
-			return len(p) - len(q)
-		}
-		if c := strings.Compare(p, q); c != 0 {
-			return c
-		}
-		x, y = x[i:], y[j:]
-	}
-	if c := len(x) - len(y); c != 0 {
-		return c
-	}
-	return strings.Compare(a, b)
-}
-
-// digits counts the digits that s begins with.
-func digits(s string) int {
-	return len(s) - len(strings.TrimLeft(s, "0123456789"))
 }

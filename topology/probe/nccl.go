@@ -351,7 +351,7 @@ func (p *ncclParser) makeHCAs() {
 			n.HCAs = append(n.HCAs, topology.HCA{Name: d.Address, PCI: d.Address, NUMA: d.NUMA, CPUs: d.CPUs})
 		}
 	}
-	slices.SortFunc(n.HCAs, func(a, b topology.HCA) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(n.HCAs, func(a, b topology.HCA) int { return compareNatural(a.Name, b.Name) })
 	for _, h := range n.HCAs {
 		i := slices.IndexFunc(n.PCI, func(d topology.PCIDevice) bool { return d.Address == h.PCI })
 		if h.Name != h.PCI {
