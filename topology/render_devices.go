@@ -147,6 +147,9 @@ func deviceKind(d PCIDevice, name string, gpu bool) string {
 		if gpu || strings.HasPrefix(name, "control") || strings.HasPrefix(name, "render") || strings.HasPrefix(name, "opencl") {
 			return ""
 		}
+		if d.Class>>16 != 0x03 {
+			return "CoProc"
+		}
 		return "GPU"
 	}
 	return "Device"

@@ -49,13 +49,14 @@ const svgKey = "P#: the operating system's numbers. Grey PUs and NUMA nodes are 
 
 // Summary is the node in a line: what it has how many of.
 func Summary(n Node) string {
-	parts := []string{plural(len(n.Packages), "package"), plural(len(n.NUMA), "NUMA node"),
-		plural(len(n.Cores), "core"), plural(n.Online.Count(), "PU")}
-	if len(n.GPUs) > 0 {
-		parts = append(parts, plural(len(n.GPUs), "GPU"))
-	}
-	if len(n.HCAs) > 0 {
-		parts = append(parts, plural(len(n.HCAs), "HCA"))
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{len(n.Packages), "package"}, {len(n.NUMA), "NUMA node"}, {len(n.Cores), "core"}, {n.Online.Count(), "PU"}, {len(n.GPUs), "GPU"}, {len(n.HCAs), "HCA"}} {
+		if c.n > 0 { // 0 is also what is not known
+			parts = append(parts, plural(c.n, c.what))
+		}
 	}
 	return strings.Join(parts, ", ")
 }

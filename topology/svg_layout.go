@@ -162,7 +162,7 @@ func (b *svgBox) arrange(y float64) (w, h float64) {
 	for cols := 1; cols <= min(n, 64); cols++ {
 		w, h := b.place(cols, 0)
 		rows := (n + cols - 1) / cols
-		score := math.Abs(math.Log(w/h/ratio)) + 2*float64(rows*cols-n)/float64(n)
+		score := math.Abs(math.Log(w/h/ratio)) + 4*float64(rows*cols-n)/float64(n)
 		if score < best {
 			best, b.cols = score, cols
 		}
