@@ -68,35 +68,57 @@ func textWidth(s string) float64 { return float64(len([]rune(s)))*svgChar + 2*sv
 // longest are the most characters of a line in a box.
 const longest = 34
 
-// layout sizes an object and places all that belongs to it.
-func layout(o *object) *svgBox {
-	switch o.kind {
-	case kindHost, kindBridge:
-		return layoutBridge(o)
-	case kindPCI, kindDevice, kindGPU, kindHCA:
-		return layoutDevice(o)
+// planner lays a machine out. What is of one kind has one width, whatever its
+// number: what is built alike then looks alike.
+type planner struct {
+	wide map[string]float64 // by kind and name
+}
+
+// layout sizes the machine and places all that belongs to it.
+func layout(root *object) *svgBox {
+	p := planner{map[string]float64{}}
+	p.measure(root)
+	return p.box(root)
+}
+
+func (p *planner) measure(o *object) {
+	key := string(o.kind) + o.name
+	p.wide[key] = max(p.wide[key], textWidth(svgTitle(o)))
+	for _, c := range o.children {
+		p.measure(c)
 	}
-	b := &svgBox{o: o, fill: svgFill(o.kind), tip: o.label(false), inset: svgPad}
+}
+
+// svgTitle is the text at the top of what has cpus or memory.
+func svgTitle(o *object) string {
 	switch o.kind {
 	case kindPU:
-		b.lines = []string{o.id}
-		b.w, b.h = max(textWidth(o.id), 36), svgLine+5
-		return b
+		return o.id
 	case kindNUMA, kindCache, kindMachine:
-		b.lines = []string{shorten(o.label(false), 70)}
-	default:
-		b.lines = []string{shorten(words(o.name, o.id)+notes(o.attrs...), longest)}
+		return shorten(o.label(false), 70)
 	}
-	b.w, b.h = textWidth(b.lines[0]), svgLine+5
+	return shorten(o.label(false), longest)
+}
+
+// box sizes an object and places all that belongs to it.
+func (p *planner) box(o *object) *svgBox {
+	switch o.kind {
+	case kindHost, kindBridge:
+		return p.bridge(o)
+	case kindPCI, kindDevice, kindGPU, kindHCA:
+		return p.device(o)
+	}
+	b := &svgBox{o: o, fill: svgFill(o.kind), tip: o.label(false), inset: svgPad, lines: []string{svgTitle(o)}}
+	b.w, b.h = max(textWidth(b.lines[0]), p.wide[string(o.kind)+o.name]), svgLine+5
+	if o.kind == kindPU {
+		b.w = max(b.w, 36)
+		return b
+	}
 	if o.kind == kindNUMA {
 		return b
 	}
 	if o.kind == kindCache {
 		b.bar, b.inset = b.h, 0
-		// A cache of one core needs no wider bar than that.
-		if s := words(o.name) + notes(o.attrs...); len(s) < len(b.lines[0]) {
-			b.lines[0] = s
-		}
 		if len(o.children) == 0 && len(o.devices) == 0 {
 			return b
 		}
@@ -111,7 +133,7 @@ func layout(o *object) *svgBox {
 	for i := 0; i < len(o.memory); i += b.abreast {
 		x, high := b.inset, 0.0
 		for _, m := range o.memory[i:min(i+b.abreast, len(o.memory))] {
-			k := layout(m)
+			k := p.box(m)
 			k.x, k.y = x, y
 			x += k.w + svgGap/2
 			high = max(high, k.h)
@@ -121,7 +143,7 @@ func layout(o *object) *svgBox {
 		right = max(right, x-svgGap/2+b.inset)
 	}
 	for _, c := range o.children {
-		b.grid = append(b.grid, layout(c))
+		b.grid = append(b.grid, p.box(c))
 	}
 	w, h := b.arrange(y)
 	right = max(right, w+2*b.inset)
@@ -132,7 +154,7 @@ func layout(o *object) *svgBox {
 			x = b.inset
 		}
 		for _, d := range o.devices {
-			b.beside = append(b.beside, layout(d))
+			b.beside = append(b.beside, p.box(d))
 		}
 		dw, dh := stack(b.beside, x, y, max(h, 300))
 		right = max(right, x+dw+b.inset)
@@ -162,7 +184,7 @@ func (b *svgBox) arrange(y float64) (w, h float64) {
 	for cols := 1; cols <= min(n, 64); cols++ {
 		w, h := b.place(cols, 0)
 		rows := (n + cols - 1) / cols
-		score := math.Abs(math.Log(w/h/ratio)) + 4*float64(rows*cols-n)/float64(n)
+		score := math.Abs(math.Log(w/h/ratio)) + 6*float64(rows*cols-n)/float64(n)
 		if score < best {
 			best, b.cols = score, cols
 		}
@@ -290,13 +312,13 @@ func (b *svgBox) heighten(by float64) {
 	}
 }
 
-// layoutBridge draws a bridge as a knot, what hangs on it as a tree to the right.
-func layoutBridge(o *object) *svgBox {
+// bridge draws a bridge as a knot, what hangs on it as a tree to the right.
+func (p *planner) bridge(o *object) *svgBox {
 	b := &svgBox{o: o, fill: svgFill(o.kind), tip: words(o.label(false), o.pci.Address), bar: svgKnot}
 	b.w, b.h = svgKnot, svgKnot
 	reach := 2 * svgGap
 	for _, d := range o.devices {
-		k := layout(d)
+		k := p.box(d)
 		b.kids = append(b.kids, k)
 		if s := linkText(d.pci); s != "" {
 			reach = max(reach, svgGap+textWidth(s))
@@ -320,8 +342,8 @@ func layoutBridge(o *object) *svgBox {
 	return b
 }
 
-// layoutDevice draws a PCI device with what the operating system sees on it.
-func layoutDevice(o *object) *svgBox {
+// device draws a PCI device with what the operating system sees on it.
+func (p *planner) device(o *object) *svgBox {
 	b := &svgBox{o: o, fill: svgFill(o.kind), tip: words(o.label(false), o.pci.Driver)}
 	b.lines = []string{shorten(words(o.name, o.id), longest)}
 	if o.kind == kindPCI {
@@ -342,7 +364,7 @@ func layoutDevice(o *object) *svgBox {
 	}
 	b.anchor = svgLine
 	for _, d := range o.devices {
-		b.kids = append(b.kids, layout(d))
+		b.kids = append(b.kids, p.box(d))
 	}
 	w, h := stack(b.kids, svgPad, b.h, math.Inf(1))
 	for _, k := range b.kids {
