@@ -66,7 +66,7 @@ func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
 	}
 	fmt.Fprintln(a.stdout)
 	tw := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "RANK\tNODE\tADDRESS\tCPUS\tTHREADS")
+	fmt.Fprintln(tw, "RANK\tNODE\tADDRESS\tCPUS\tTHREADS\tNUMA\tGPUS\tNICS")
 	addr := map[string]string{}
 	for _, n := range d.Nodes {
 		addr[n.Node] = n.Address
@@ -76,7 +76,8 @@ func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
 		if cpus == "" {
 			cpus = "any granted"
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\n", r.Rank, r.Node, dash(addr[r.Node]), cpus, r.Threads)
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.Rank, r.Node, dash(addr[r.Node]), cpus, r.Threads,
+			dash(topology.NewCPUSet(r.Mem...).String()), dash(strings.Join(r.GPUs, ",")), dash(strings.Join(r.NICs, ",")))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
