@@ -42,8 +42,9 @@ func (s *shim) primaryVars(env []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(bind.Env(s.node, places[0], env), func(v string) bool {
-		return !strings.Contains(v, "_VISIBLE_DEVICES=") && !strings.HasPrefix(v, "CUDA_DEVICE_ORDER=")
+	vars := bind.Env(s.node, places[0], env)
+	return slices.DeleteFunc(vars, func(v string) bool {
+		return strings.HasPrefix(v, "OMP_") || strings.HasPrefix(v, "UCX_") || strings.HasPrefix(v, "NCCL_")
 	}), nil
 }
 
