@@ -50,11 +50,21 @@ func (s *shim) primaryVars(env []string) ([]string, error) {
 
 // placeVars is what a place sets in a rank's environment; what env has stays,
 // but for an empty number of threads, which means nothing to anybody.
-func placeVars(n topology.Node, p bind.Place, env []string) []string {
+//
+// A task of one rank that named no number of threads gets that number alone: it
+// may be a script that starts several programs, and the first thread of each
+// would be bound to the first of the OpenMP places.
+func (s *shim) placeVars(p bind.Place, env []string) []string {
 	if getEnv(env, "OMP_NUM_THREADS") == "" {
 		env = slices.DeleteFunc(slices.Clone(env), func(v string) bool { return v == "OMP_NUM_THREADS=" })
 	}
-	return bind.Env(n, p, env)
+	vars := bind.Env(s.node, p, env)
+	if s.a.GetTotalRanks() == 1 && s.a.GetThreads() == 0 {
+		vars = slices.DeleteFunc(vars, func(v string) bool {
+			return strings.HasPrefix(v, "OMP_PLACES=") || strings.HasPrefix(v, "OMP_PROC_BIND=")
+		})
+	}
+	return vars
 }
 
 // wirePlaces are the places as the launcher is told of them.
@@ -66,7 +76,7 @@ func (s *shim) wirePlaces(p *prepared) []*wire.RankPlace {
 			rp.MemNodes = append(rp.MemNodes, uint32(n))
 		}
 		if s.a.GetPlanOnly() { // a thousand ranks need not tell what nobody asked for
-			rp.Env = placeVars(s.node, pl, p.env)
+			rp.Env = s.placeVars(pl, p.env)
 		}
 		out = append(out, rp)
 	}

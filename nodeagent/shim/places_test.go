@@ -129,6 +129,7 @@ func TestRanksAreWhereThePlanSays(t *testing.T) {
 	}{
 		{"a core each", "core", 2, 1, 0, false},
 		{"two threads", "auto", 1, 2, 2, false},
+		{"alone", "auto", 1, 2, 0, false},
 		{"NUMA nodes", "numa", 2, 1, 0, false},
 		{"unbound", "none", 2, 1, 2, false},
 		{"oversubscribed", "auto", 3, 1, 0, true},

@@ -219,7 +219,7 @@ func (s *shim) rankVars(r *rank) []string {
 		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(i),
 		"GANGWAY_LOCAL_NRANKS=" + strconv.Itoa(len(s.ranks)),
 	}
-	return mergeEnv(s.taskEnv(), append(vars, placeVars(s.node, s.prep.places[i], s.prep.env)...))
+	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[i], s.prep.env)...))
 }
 
 // streams makes a rank's pipes and starts reading them. The files are the
