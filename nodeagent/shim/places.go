@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"os"
 	"slices"
 	"strings"
 
@@ -42,10 +43,26 @@ func (s *shim) primaryVars(env []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	vars := bind.Env(s.node, places[0], env)
+	vars := bind.Env(s.node, places[0], s.tasksOwn(env))
 	return slices.DeleteFunc(vars, func(v string) bool {
 		return strings.HasPrefix(v, "OMP_") || strings.HasPrefix(v, "UCX_") || strings.HasPrefix(v, "NCCL_")
 	}), nil
+}
+
+// tasksOwn leaves out of an environment what this process's own says of GPUs: a
+// site may hide them that way from tasks that were granted none.
+func (s *shim) tasksOwn(env []string) []string {
+	if len(s.a.GetEnvBase()) > 0 {
+		return env // it does not come from this process's
+	}
+	own := os.Environ()
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		switch name, _, _ := strings.Cut(v, "="); name {
+		case "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK":
+			return slices.Contains(own, v) && !slices.Contains(s.a.GetEnv(), v)
+		}
+		return false
+	})
 }
 
 // placeVars is what a place sets in a rank's environment; what env has stays,
@@ -58,7 +75,7 @@ func (s *shim) placeVars(p bind.Place, env []string) []string {
 	if getEnv(env, "OMP_NUM_THREADS") == "" {
 		env = slices.DeleteFunc(slices.Clone(env), func(v string) bool { return v == "OMP_NUM_THREADS=" })
 	}
-	vars := bind.Env(s.node, p, env)
+	vars := bind.Env(s.node, p, s.tasksOwn(env))
 	if s.a.GetTotalRanks() == 1 && s.a.GetThreads() == 0 {
 		vars = slices.DeleteFunc(vars, func(v string) bool {
 			return strings.HasPrefix(v, "OMP_PLACES=") || strings.HasPrefix(v, "OMP_PROC_BIND=")

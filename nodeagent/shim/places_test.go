@@ -287,6 +287,40 @@ func TestDevicesOfThePrimary(t *testing.T) {
 	}
 }
 
+// TestHiddenDevices holds that what a site sets in the agents' environment gives
+// way to what a task is granted or sets, and to nothing else.
+func TestHiddenDevices(t *testing.T) {
+	t.Setenv("CUDA_VISIBLE_DEVICES", "")
+	node := gpuNode(t)
+	for _, c := range []struct {
+		name string
+		set  func(a *wire.Assignment)
+		want string
+	}{
+		{"granted", func(a *wire.Assignment) { a.Gpus, a.GpusPerRank = []uint32{1}, 1 }, "1"},
+		{"none granted", func(*wire.Assignment) {}, ""},
+		{"set", func(a *wire.Assignment) {
+			a.Gpus, a.GpusPerRank, a.Env = []uint32{1}, 1, []string{"CUDA_VISIBLE_DEVICES=5"}
+		}, "5"},
+		{"set to nothing", func(a *wire.Assignment) {
+			a.Gpus, a.GpusPerRank, a.Env = []uint32{1}, 1, []string{"CUDA_VISIBLE_DEVICES="}
+		}, ""},
+		{"the client's environment", func(a *wire.Assignment) {
+			a.Gpus, a.GpusPerRank, a.EnvBase = []uint32{1}, 1, []string{"PATH=/bin", "CUDA_VISIBLE_DEVICES=0"}
+		}, "0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := assignment(t, "/bin/sh", "-c", `echo "${CUDA_VISIBLE_DEVICES-unset}"`)
+			a.Mpi = "none"
+			c.set(a)
+			m, r := runOn(t, a, node)
+			if got := m.stdout(0); r.GetExitCode() != 0 || got != c.want+"\n" {
+				t.Errorf("result %v: %q, want %q", r, got, c.want)
+			}
+		})
+	}
+}
+
 // TestBindingFailures are told before anything starts.
 func TestBindingFailures(t *testing.T) {
 	for _, c := range []struct {
