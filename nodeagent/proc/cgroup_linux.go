@@ -156,6 +156,25 @@ func (g *cgroup) remove() error {
 	}
 }
 
+// RemoveGroups removes the groups of that name that a process which was killed has
+// left where it and this one may make them. Their processes must have ended.
+func RemoveGroups(name string) error {
+	var errs []error
+	for _, controller := range []string{"cpuset", "memory"} {
+		bases, err := liveBases(name, controller)
+		if err != nil {
+			return err
+		}
+		for _, b := range bases {
+			g := cgroup{dir: filepath.Join(b.dir, name)}
+			if _, err := os.Lstat(g.dir); err == nil {
+				errs = append(errs, g.remove())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // hasCloneIntoCgroup says whether the kernel is 5.7 or later.
 func hasCloneIntoCgroup() bool {
 	b, err := os.ReadFile("/proc/sys/kernel/osrelease")

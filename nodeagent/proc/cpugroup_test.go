@@ -72,6 +72,18 @@ func TestCPUGroup(t *testing.T) {
 			}
 		})
 	}
+	name := fmt.Sprintf("gangway-left-%d", os.Getpid())
+	if g, err := NewCPUGroup(name, one, nil); err == nil {
+		if err := RemoveGroups(name); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(g.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("not removed: %v", err)
+		}
+	}
+	if err := RemoveGroups(name); err != nil {
+		t.Errorf("nothing to remove: %v", err)
+	}
 	if _, err := NewCPUGroup("../x", one, nil); err == nil {
 		t.Error("a path was accepted as name")
 	}

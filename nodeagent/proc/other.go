@@ -147,6 +147,9 @@ func NewCPUGroup(string, topology.CPUSet, *MemoryGroup) (*CPUGroup, error) {
 // Close does nothing.
 func (g *CPUGroup) Close() error { return nil }
 
+// RemoveGroups has nothing to remove.
+func RemoveGroups(string) error { return nil }
+
 // MemoryGroup does nothing.
 type MemoryGroup struct{}
 

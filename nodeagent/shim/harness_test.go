@@ -187,6 +187,9 @@ func startWith(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.N
 		<-gone
 		_ = os.RemoveAll(root + a.GetNodeDir())
 		_ = os.RemoveAll(root + proc.SharedMemoryDir(a.GetNodeDir()))
+		if err := proc.RemoveGroups(filepath.Base(a.GetNodeDir())); err != nil { // as the agent does
+			t.Error(err)
+		}
 	})
 	return m
 }
