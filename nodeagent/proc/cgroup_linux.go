@@ -162,6 +162,9 @@ func RemoveGroups(name string) error {
 	var errs []error
 	for _, controller := range []string{"cpuset", "memory"} {
 		bases, err := liveBases(name, controller)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // a kernel without cgroups
+		}
 		if err != nil {
 			return err
 		}
