@@ -72,7 +72,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			serr = sweep(e.marker(), spared)
 			_ = os.RemoveAll(e.NodeDir)
 			_ = os.RemoveAll(proc.SharedMemoryDir(e.NodeDir))
-			serr = errors.Join(serr, proc.RemoveGroups(filepath.Base(e.NodeDir)))
+			_ = proc.RemoveGroups(filepath.Base(e.NodeDir))
 		}
 		res, spooled, err := a.readSpool(spoolDir, e.ID)
 		a.retain(e)
