@@ -100,7 +100,7 @@ func (k *kfd) properties(file string) (map[string]uint64, error) {
 		v, err := strconv.ParseUint(f[1], 10, 64)
 		if err != nil {
 			if strings.Trim(f[1], "0123456789") == "" || strings.HasPrefix(f[1], "-") {
-				k.warn(file, "%s is %q, which can't be read", clip(f[0], 40), clip(f[1], 40))
+				k.warn(file, "%q is %q, which can't be read", clip(f[0], 40), clip(f[1], 40))
 			}
 			continue
 		}

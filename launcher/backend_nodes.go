@@ -153,7 +153,7 @@ func (b *backend) Node(ctx context.Context, pool, name string) (out batchapi.Nod
 
 func nodeOf(c *state.Cluster, n state.NodeStatus) batchapi.Node {
 	out := batchapi.Node{ID: n.Row.Name, StateAt: n.Row.Since, Scheduling: !n.Row.Draining, JoinedAt: n.Row.Since,
-		Cores: len(n.View.Cores), Memory: n.View.Memory}
+		Cores: len(n.View.Cores), Memory: n.View.Memory, Topology: n.Topology}
 	if n.Topology != nil {
 		for _, i := range n.Topology.Interfaces {
 			if !i.Loopback && i.Up && len(i.Addrs) > 0 {

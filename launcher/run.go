@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,8 @@ import (
 	"gangway/launcher/sched"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
+	"gangway/nodeagent/wire"
+	"gangway/topology"
 )
 
 // Lease is how long session jobs outlive a launcher that died.
@@ -59,7 +63,8 @@ type Sink interface {
 	Notice(node, text string, warning bool)
 	Waiting(r job.Reason)
 	Placed(rec job.AttemptRow)
-	Planned(node string, p agents.Plan)
+	// Planned tells what starts, and where its ranks are bound, by rank.
+	Planned(node string, p agents.Plan, ranks []Place)
 }
 
 // RunResult is how the job ended.
@@ -86,9 +91,50 @@ func (e *InterruptedError) Error() string {
 type Place struct {
 	Rank    int      `json:"rank"`
 	Node    string   `json:"node"`
-	CPUs    string   `json:"cpus"`
-	GPUs    []string `json:"gpus"`
+	CPUs    string   `json:"cpus"` // list of PUs; "": unbound
+	GPUs    []string `json:"gpus"` // index, or UUID of a MIG instance
+	Mem     []int    `json:"mem"`  // NUMA nodes that its memory comes from first
+	NICs    []string `json:"nics"` // HCAs, nearest first
 	Threads int      `json:"threads"`
+	// Env is what the place sets in the rank's environment; of a plan only.
+	Env map[string]string `json:"env,omitempty"`
+}
+
+// String is the place in one line: rank 3 n1 cpus 8-11 numa 1 gpus 2 nic mlx5_2 threads 4.
+func (p Place) String() string {
+	s := fmt.Sprintf("rank %d %s", p.Rank, p.Node)
+	if p.CPUs == "" {
+		s += " unbound"
+	} else {
+		s += " cpus " + p.CPUs
+	}
+	if len(p.Mem) > 0 {
+		s += " numa " + topology.NewCPUSet(p.Mem...).String()
+	}
+	if len(p.GPUs) > 0 {
+		s += " gpus " + strings.Join(p.GPUs, ",")
+	}
+	if len(p.NICs) > 0 {
+		s += " nic " + strings.Join(p.NICs, ",")
+	}
+	return fmt.Sprintf("%s threads %d", s, p.Threads)
+}
+
+// placeOf reads what a shim said. Lists are never nil: in JSON they are lists.
+func placeOf(node string, r *wire.RankPlace) Place {
+	p := Place{Rank: int(r.GetRank()), Node: node, CPUs: r.GetCpus(), Threads: int(r.GetThreads()),
+		GPUs: append([]string{}, r.GetGpus()...), Mem: []int{}, NICs: append([]string{}, r.GetNics()...)}
+	for _, n := range r.GetMemNodes() {
+		p.Mem = append(p.Mem, int(n))
+	}
+	for _, v := range r.GetEnv() {
+		if p.Env == nil {
+			p.Env = map[string]string{}
+		}
+		name, value, _ := strings.Cut(v, "=")
+		p.Env[name] = value
+	}
+	return p
 }
 
 // run is the state of one Run.

@@ -45,9 +45,9 @@ func (r *recorder) Notice(_, text string, _ bool) {
 	defer r.mu.Unlock()
 	r.notices = append(r.notices, text)
 }
-func (r *recorder) Waiting(job.Reason)          {}
-func (r *recorder) Placed(job.AttemptRow)       {}
-func (r *recorder) Planned(string, agents.Plan) {}
+func (r *recorder) Waiting(job.Reason)                   {}
+func (r *recorder) Placed(job.AttemptRow)                {}
+func (r *recorder) Planned(string, agents.Plan, []Place) {}
 
 // config runs a command through real agents and shims of a gangway built here.
 func config(t *testing.T, command ...string) (RunConfig, *recorder) {

@@ -1,9 +1,11 @@
 package launcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -212,12 +214,14 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 		t.put(outItem{tell: func() { t.run.cfg.Out.Notice(node, x.Notice.GetText(), x.Notice.GetWarning()) }})
 	case *wire.FromShim_Ready:
 		for _, r := range x.Ready.GetRanks() {
-			t.ranks[r.GetRank()] = Place{Rank: int(r.GetRank()), Node: node, CPUs: r.GetCpus(), GPUs: r.GetGpus(), Threads: int(r.GetThreads())}
+			t.ranks[r.GetRank()] = placeOf(node, r)
 		}
 	case *wire.FromShim_Plan:
 		p := agents.PlanOf(x.Plan)
 		t.placed = &p
-		t.put(outItem{tell: func() { t.run.cfg.Out.Planned(node, p) }})
+		// Every node was ready before: their ranks are known.
+		ranks := slices.SortedFunc(maps.Values(t.ranks), func(a, b Place) int { return cmp.Compare(a.Rank, b.Rank) })
+		t.put(outItem{tell: func() { t.run.cfg.Out.Planned(node, p, ranks) }})
 	case *wire.FromShim_StdinCredit:
 		upto := x.StdinCredit.GetUpto()
 		if m.GetId() != t.id {

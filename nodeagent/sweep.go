@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -71,6 +72,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			serr = sweep(e.marker(), spared)
 			_ = os.RemoveAll(e.NodeDir)
 			_ = os.RemoveAll(proc.SharedMemoryDir(e.NodeDir))
+			_ = proc.RemoveGroups(filepath.Base(e.NodeDir))
 		}
 		res, spooled, err := a.readSpool(spoolDir, e.ID)
 		a.retain(e)

@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -9,128 +8,50 @@ import (
 	"strings"
 )
 
+// RenderOptions say how Render draws.
+type RenderOptions struct {
+	// Full shows every object. Otherwise neighbours that are the same are shown
+	// once, with their number, on machines of more than a screen.
+	Full bool
+}
+
+// renderLines is how many lines a drawn tree may have before it is folded.
+const renderLines = 48
+
 // Render draws the node as text, in the manner of hwloc's lstopo: indices are
-// the operating system's (P#), sizes count in powers of 1024. It returns the
-// writer's error.
-func Render(w io.Writer, n Node) error {
-	var b strings.Builder
-	b.WriteString("Machine")
-	if n.Hostname != "" {
-		b.WriteString(" " + n.Hostname)
-	}
-	b.WriteString(notes(memoryText(n.Memory.Total, "total"), memoryText(n.Memory.Available, "available")))
-	b.WriteByte('\n')
-	for _, c := range tree(n).children {
-		c.draw(&b, 1)
-	}
-	for _, d := range n.NUMA {
-		if d.CPUs.IsEmpty() {
-			b.WriteString("  " + numaText(n, d) + "\n")
+// the operating system's (P#), sizes count in powers of 1024. Lines have 100
+// columns at most. It returns the writer's error.
+func Render(w io.Writer, n Node, opts ...RenderOptions) error {
+	full := len(opts) > 0 && opts[0].Full
+	root := drawing(n)
+	var t *textWriter
+	for f := foldNone; f <= foldAll; f++ {
+		t = &textWriter{}
+		t.draw(root, 0, f, false)
+		if full || t.lines <= renderLines*int(f+1) {
+			break
 		}
 	}
-	renderInterfaces(&b, n.Interfaces)
-	renderLimits(&b, n)
+	t.renderGPUs(n.GPUs)
+	t.renderHCAs(n.HCAs)
+	t.renderDistances(Matrix(n))
+	t.renderInterfaces(n.Interfaces)
+	t.renderLimits(n)
 	if len(n.Warnings) > 0 {
-		b.WriteString("Warnings\n")
+		t.line(0, "Warnings")
 		for _, s := range n.Warnings {
-			b.WriteString("  " + s + "\n")
+			t.line(1, s)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, t.b.String())
 	return err
 }
 
-// object is a node of the drawn tree.
-type object struct {
-	label    string
-	cpus     CPUSet
-	rank     int  // order of objects that hold the same cpus
-	folds    bool // may share its line with its only child
-	children []*object
-}
-
-// tree nests what the node has by the cpus it holds.
-func tree(n Node) *object {
-	var all []*object
-	for _, p := range n.Packages {
-		all = append(all, &object{label: fmt.Sprintf("Package P#%d", p.Index), cpus: p.CPUs, rank: 1})
-	}
-	for _, d := range n.NUMA {
-		if !d.CPUs.IsEmpty() {
-			all = append(all, &object{label: numaText(n, d), cpus: d.CPUs, rank: 2})
-		}
-	}
-	for _, c := range n.Caches {
-		label := fmt.Sprintf("L%d", c.Level)
-		if !c.Unified {
-			label += "d"
-		}
-		all = append(all, &object{label: label + notes(memoryText(c.Size, "")), cpus: c.CPUs, rank: 100 - c.Level, folds: true})
-	}
-	for _, c := range n.Cores {
-		label := "Core"
-		if c.Index >= 0 {
-			label = fmt.Sprintf("Core P#%d", c.Index)
-		}
-		all = append(all, &object{label: label, cpus: c.PUs, rank: 101, folds: true})
-		for _, pu := range c.PUs.Slice() {
-			label := fmt.Sprintf("PU P#%d", pu)
-			if !n.Allowed.Has(pu) {
-				label += " (not allowed)"
-			}
-			all = append(all, &object{label: label, cpus: NewCPUSet(pu), rank: 102, folds: true})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b *object) int {
-		return cmp.Or(cmp.Compare(b.cpus.Count(), a.cpus.Count()), cmp.Compare(a.rank, b.rank),
-			cmp.Compare(a.cpus.First(), b.cpus.First()))
-	})
-	root := &object{cpus: n.Online}
-	for _, o := range all {
-		root.insert(o)
-	}
-	return root
-}
-
-func (o *object) insert(child *object) {
-	for _, c := range o.children {
-		if c.cpus.Contains(child.cpus) {
-			c.insert(child)
-			return
-		}
-	}
-	o.children = append(o.children, child)
-}
-
-func (o *object) draw(b *strings.Builder, depth int) {
-	b.WriteString(strings.Repeat("  ", depth) + o.label)
-	for o.folds && len(o.children) == 1 && o.children[0].folds {
-		o = o.children[0]
-		b.WriteString(" + " + o.label)
-	}
-	b.WriteByte('\n')
-	slices.SortStableFunc(o.children, func(x, y *object) int { return cmp.Compare(x.cpus.First(), y.cpus.First()) })
-	for _, c := range o.children {
-		c.draw(b, depth+1)
-	}
-}
-
-func numaText(n Node, d NUMANode) string {
-	parts := []string{memoryText(d.Memory, "")}
-	for _, h := range d.HugePages {
-		parts = append(parts, fmt.Sprintf("%d of %d huge pages of %s free", h.Free, h.Total, sizeText(h.PageBytes)))
-	}
-	if !n.AllowedMems.IsEmpty() && !n.AllowedMems.Has(d.Index) {
-		parts = append(parts, "not allowed")
-	}
-	return fmt.Sprintf("NUMANode P#%d", d.Index) + notes(parts...)
-}
-
-func renderInterfaces(b *strings.Builder, list []Interface) {
+func (t *textWriter) renderInterfaces(list []Interface) {
 	if len(list) == 0 {
 		return
 	}
-	b.WriteString("Network interfaces\n")
+	t.line(0, "Network interfaces")
 	for _, i := range list {
 		fields := []string{i.Name}
 		if len(i.Addrs) == 0 {
@@ -153,22 +74,22 @@ func renderInterfaces(b *strings.Builder, list []Interface) {
 		if i.MTU > 0 {
 			mtu = fmt.Sprintf("mtu %d", i.MTU)
 		}
-		b.WriteString("  " + strings.Join(fields, " ") + notes(kind, i.Driver, mtu) + "\n")
+		t.line(1, strings.Join(fields, " ")+notes(kind, i.Driver, mtu))
 	}
 }
 
-func renderLimits(b *strings.Builder, n Node) {
-	b.WriteString("Limits\n")
-	fmt.Fprintf(b, "  cpus allowed: %s (%d of %d cores)\n", n.Allowed, len(n.Usable()), len(n.Cores))
+func (t *textWriter) renderLimits(n Node) {
+	t.line(0, "Limits")
+	t.line(1, fmt.Sprintf("cpus allowed: %s (%d of %d cores)", n.Allowed, len(n.Usable()), len(n.Cores)))
 	for _, l := range []struct {
 		name  string
 		bytes *uint64
 	}{{"memory (cgroup)", n.Memory.Limit}, {"locked memory", n.MemlockBytes}, {"/dev/shm free", n.ShmBytes}} {
 		switch {
 		case l.bytes != nil && *l.bytes == math.MaxUint64:
-			fmt.Fprintf(b, "  %s: unlimited\n", l.name)
+			t.line(1, l.name+": unlimited")
 		case l.bytes != nil:
-			fmt.Fprintf(b, "  %s: %s\n", l.name, sizeText(*l.bytes))
+			t.line(1, l.name+": "+sizeText(*l.bytes))
 		}
 	}
 }

@@ -40,25 +40,25 @@ func smtNode() topology.Node {
 
 func TestRender(t *testing.T) {
 	const want = `Machine n1 (64GB total)
+  NUMANode P#250 (16GB, not allowed)
   Package P#0
     NUMANode P#0 (32GB, 4 of 8 huge pages of 2MB free)
-      L3 (32MB)
-        L1d (32KB) + Core P#0
-          PU P#0
-          PU P#4
-        L1d (32KB) + Core P#1
-          PU P#1
-          PU P#5
+    L3 (32MB)
+      L1d (32KB) + Core P#0
+        PU P#0
+        PU P#4
+      L1d (32KB) + Core P#1
+        PU P#1
+        PU P#5
   Package P#1
     NUMANode P#1 (32GB, 4 of 8 huge pages of 2MB free)
-      L3 (32MB)
-        L1d (32KB) + Core P#0
-          PU P#2
-          PU P#6
-        L1d (32KB) + Core P#1
-          PU P#3 (not allowed)
-          PU P#7 (not allowed)
-  NUMANode P#250 (16GB, not allowed)
+    L3 (32MB)
+      L1d (32KB) + Core P#0
+        PU P#2
+        PU P#6
+      L1d (32KB) + Core P#1
+        PU P#3 (not allowed)
+        PU P#7 (not allowed)
 Network interfaces
   eth0 10.0.0.1/24 25Gb/s (ethernet, mlx5_core, mtu 9000)
   docker0 no address down (virtual bridge)

@@ -259,14 +259,15 @@ func (c *chaos) check() {
 			}
 			c.done[name] = t
 		}
-		if why := c.judge(w, t, all[name]); why != "" {
+		if why := c.judge(name, w, t, all); why != "" {
 			c.fail("task %s (%s, %s, retries %d): %s\nreported: %s\nattempts: %+v", name, w.spec.Kind, w.spec.OnNodeLoss, w.spec.Retries, why, t, all[name])
 		}
 	}
 }
 
 // judge says what is wrong with a task's end; "": nothing.
-func (c *chaos) judge(w chaosWant, t apiTask, runs []attemptRun) string {
+func (c *chaos) judge(name string, w chaosWant, t apiTask, all map[string][]attemptRun) string {
+	runs := all[name]
 	for i, a := range runs {
 		if i+1 == len(runs) {
 			break
@@ -300,7 +301,7 @@ func (c *chaos) judge(w chaosWant, t apiTask, runs []attemptRun) string {
 	switch cause := t.cause(); cause {
 	case "", job.FailRank:
 		// A task whose first run fails has a retry for that, and maybe one more.
-		if !rank {
+		if !rank && !c.silent(name, t, all) {
 			return "failed by itself, and no rank of it was killed"
 		}
 	case job.FailNodeLost, job.FailShimLost, job.FailPeerLost, job.FailLease:
@@ -314,6 +315,26 @@ func (c *chaos) judge(w chaosWant, t apiTask, runs []attemptRun) string {
 		return "failed for a reason that nothing here is"
 	}
 	return ""
+}
+
+// silent reports whether a rank was killed before it could write that it had
+// started: an attempt that left no trace, on the host that the task's end names.
+// A kill explains one task.
+func (c *chaos) silent(name string, t apiTask, all map[string][]attemptRun) bool {
+	traced := map[string]bool{}
+	for _, runs := range all {
+		for _, a := range runs {
+			traced[a.id] = true
+		}
+	}
+	for _, f := range c.faults {
+		if f.kind == "rank" && !traced[f.attempt] && (f.explains == "" || f.explains == name) &&
+			strings.Contains(t.String(), "on "+f.host+" was ended by signal 9") {
+			f.explains = name
+			return true
+		}
+	}
+	return false
 }
 
 // unexplained counts attempts that neither failed as they were made to nor were

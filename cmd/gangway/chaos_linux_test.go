@@ -61,11 +61,12 @@ exit $code
 
 // chaosFault is something that was done to the cluster.
 type chaosFault struct {
-	at      float64 // seconds of uptime
-	until   float64 // it was undone; 0: not yet, or there is nothing to undo
-	kind    string
-	host    string // "": the launcher
-	attempt string // of a shim or a rank
+	at       float64 // seconds of uptime
+	until    float64 // it was undone; 0: not yet, or there is nothing to undo
+	kind     string
+	host     string // "": the launcher
+	attempt  string // of a shim or a rank
+	explains string // the task whose end it explains, though the attempt wrote nothing
 }
 
 func (f chaosFault) String() string {

@@ -36,6 +36,10 @@ func TestHostsFabric(t *testing.T) {
 			t.Errorf("run %s: on %s, want %s", c.args, got, c.want)
 		}
 	}
+	planned, _ := b.want(0, "plan", "--hosts", "n[1-4]", "-D", "/", "-N", "3", "--fabric", "/tmp/fabric.yaml", "--", "hostname")
+	if want := "leaves    left: n[1,3]; right: n2\n"; !strings.Contains(planned, want) {
+		t.Errorf("the plan does not have %q:\n%s", want, planned)
+	}
 	for _, c := range []struct {
 		args   string
 		status int

@@ -21,6 +21,9 @@ import (
 // runFlags are what run and plan share.
 type runFlags struct {
 	nodes, ranks, ppn, cores, gpus int
+	threads, smt                   int
+	optimize                       string
+	noGreedy, reportBindings       bool
 	mem                            string
 	oversubscribe                  bool
 	mpi, launch, bind, network     string
@@ -44,7 +47,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.IntVarP(&f.nodes, "nodes", "N", 0, "number of nodes (default: as many as the ranks need; with --hosts all of them)")
 	fl.IntVarP(&f.ranks, "ranks", "n", 0, "number of ranks")
 	fl.IntVar(&f.ppn, "ppn", 0, "ranks per node")
-	fl.IntVarP(&f.cores, "cpus-per-rank", "c", 1, "whole cores per rank")
+	fl.IntVarP(&f.cores, "cpus-per-rank", "c", 1, "whole cores per rank (default with --threads: as many as they need)")
 	fl.IntVar(&f.gpus, "gpus-per-rank", 0, "GPUs per rank")
 	fl.StringVar(&f.mem, "mem-per-rank", "", "memory per rank, for example 2G; enforced per node where cgroups allow")
 	fl.BoolVar(&f.oversubscribe, "oversubscribe", false, "let ranks share cores when there are too few")
@@ -56,6 +59,11 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.key, "key", "", "file with the standing agents' key")
 	fl.StringVar(&f.bind, "bind", "auto", "bind ranks to: auto, core, numa, socket, gpu or none")
 	fl.StringVar(&f.fabric, "fabric", "", "file that describes the network's switches: ibnetdiscover's output, topology.conf or YAML")
+	fl.IntVar(&f.threads, "threads", 0, "threads per rank, for OMP_NUM_THREADS and OMP_PLACES (default: as its cores have it)")
+	fl.IntVar(&f.smt, "smt", 0, "hardware threads (PUs) to use of each core (default: as the binding has it)")
+	fl.StringVar(&f.optimize, "optimize", "", "with --bind auto, deal ranks to NUMA nodes by their GPUs (gpu, default) or by their PUs (cpu)")
+	fl.BoolVar(&f.noGreedy, "no-greedy", false, "with --bind auto, keep a rank within a NUMA node even when there are fewer ranks")
+	fl.BoolVar(&f.reportBindings, "report-bindings", false, "print where each rank is bound before they start")
 	fl.StringVar(&f.switches, "switches", "", "leaf switches to be on at most, N or N@TIME: waits for them, after TIME takes any; needs a launcher that knows the fabric")
 	fl.StringVar(&f.spread, "spread", "", "over several leaf switches: pack (default) fills leaves, balance takes as many nodes of each")
 	fl.StringVar(&f.network, "network", "", "data network: an interface's name or a CIDR (default: one that all nodes share)")
@@ -170,7 +178,8 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		flag string
 		n    int
 		set  bool
-	}{{"-N", f.nodes, f.given("nodes")}, {"-n", f.ranks, f.given("ranks")}, {"--ppn", f.ppn, f.given("ppn")}, {"-c", f.cores, true}} {
+	}{{"-N", f.nodes, f.given("nodes")}, {"-n", f.ranks, f.given("ranks")}, {"--ppn", f.ppn, f.given("ppn")}, {"-c", f.cores, true},
+		{"--threads", f.threads, f.given("threads")}, {"--smt", f.smt, f.given("smt")}} {
 		if c.set && c.n < 1 {
 			return job.Spec{}, usagef("give a number from 1", "%s %d", c.flag, c.n)
 		}
@@ -180,6 +189,10 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		GPUsPerRank: f.gpus, Oversubscribe: f.oversubscribe, MPI: f.mpi, Launch: job.LaunchRanks, Bind: f.bind,
 		Network: f.network, TimeLimit: f.timeLimit, KillGrace: f.grace, LaunchDeadline: f.deadline, Spread: job.Spread(f.spread),
 		Command: command, Stdin: true, OnNodeLoss: job.NodeLossFail, Bcast: f.bcast,
+	}
+	t.Threads, t.SMT, t.Optimize, t.NoGreedy = f.threads, f.smt, f.optimize, f.noGreedy
+	if f.threads > 0 && !f.given("cpus-per-rank") {
+		t.CoresPerRank = 0 // as the threads need
 	}
 	switch f.launch {
 	case "auto", "mpirun":

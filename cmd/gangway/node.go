@@ -10,6 +10,7 @@ import (
 
 	"gangway/launcher/client"
 	"gangway/launcher/job"
+	"gangway/topology"
 )
 
 func newNodeCommand(a *app) *cobra.Command {
@@ -107,7 +108,7 @@ func newNodeShow(a *app, l *launcherFlags, pool *string) *cobra.Command {
 				return a.encode(n)
 			}
 			facts := []string{"node", n.ID, "pool", p, "state", nodeState(n) + since(n.StateAt), "trouble", troubles(n.Errors), "cores", fmt.Sprintf("%d, %d of them used", n.Gangway.Cores, n.RunSlots),
-				"memory", memory(n), "address", n.Address, "agent", n.Agent.Version, "tasks", fmt.Sprint(n.Running)}
+				"memory", memory(n), "topology", topologyWords(n.Gangway.Topology), "address", n.Address, "agent", n.Agent.Version, "tasks", fmt.Sprint(n.Running)}
 			if err := a.facts(append(facts, usageFacts(n.Gangway.Usage)...)...); err != nil {
 				return err
 			}
@@ -117,6 +118,14 @@ func newNodeShow(a *app, l *launcherFlags, pool *string) *cobra.Command {
 			return nil
 		}),
 	}
+}
+
+// topologyWords is a machine in a line.
+func topologyWords(n *topology.Node) string {
+	if n == nil {
+		return ""
+	}
+	return topology.Summary(*n)
 }
 
 // fate is the flag --tasks of drain and remove.

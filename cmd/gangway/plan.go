@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 
 	"gangway/launcher"
+	"gangway/launcher/sched"
+	"gangway/topology"
 )
 
 // planDocument is `gangway plan --json`.
@@ -33,9 +35,10 @@ type planNode struct {
 	FirstRank int    `json:"first_rank"`
 	Ranks     int    `json:"ranks"`
 	CPUs      string `json:"cpus"`
+	Leaf      string `json:"leaf,omitempty"` // switch, or set of switches, if the fabric is known
 }
 
-func (a *app) printPlan(res launcher.RunResult) error {
+func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
 	if res.Plan == nil || res.Attempt == nil {
 		return errors.New("the first node reported no plan")
 	}
@@ -46,7 +49,7 @@ func (a *app) printPlan(res launcher.RunResult) error {
 	}
 	for _, x := range res.Attempt.Parts {
 		d.Nodes = append(d.Nodes, planNode{Node: x.Node, Address: x.Address, Interface: x.Interface,
-			FirstRank: x.FirstRank, Ranks: x.Ranks, CPUs: x.CPUs.String()})
+			FirstRank: x.FirstRank, Ranks: x.Ranks, CPUs: x.CPUs.String(), Leaf: fabric.Leaf(x.Node)})
 	}
 	if a.json {
 		e := json.NewEncoder(a.stdout)
@@ -58,9 +61,12 @@ func (a *app) printPlan(res launcher.RunResult) error {
 	if p.Linked != "" {
 		fmt.Fprintf(a.stdout, "links     %s\n", p.Linked)
 	}
+	if fabric != nil {
+		fmt.Fprintf(a.stdout, "leaves    %s\n", leafLine(d.Nodes))
+	}
 	fmt.Fprintln(a.stdout)
 	tw := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "RANK\tNODE\tADDRESS\tCPUS\tTHREADS")
+	fmt.Fprintln(tw, "RANK\tNODE\tADDRESS\tCPUS\tTHREADS\tNUMA\tGPUS\tNICS")
 	addr := map[string]string{}
 	for _, n := range d.Nodes {
 		addr[n.Node] = n.Address
@@ -70,7 +76,8 @@ func (a *app) printPlan(res launcher.RunResult) error {
 		if cpus == "" {
 			cpus = "any granted"
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\n", r.Rank, r.Node, dash(addr[r.Node]), cpus, r.Threads)
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.Rank, r.Node, dash(addr[r.Node]), cpus, r.Threads,
+			dash(topology.NewCPUSet(r.Mem...).String()), dash(strings.Join(r.GPUs, ",")), dash(strings.Join(r.NICs, ",")))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -85,6 +92,26 @@ func (a *app) printPlan(res launcher.RunResult) error {
 		fmt.Fprintf(a.stdout, "\nenvironment\n%s", indent(strings.Join(p.Env, "\n")))
 	}
 	return nil
+}
+
+// leafLine tells the leaf switches of a gang with their nodes, in rank order.
+func leafLine(nodes []planNode) string {
+	var leaves []string
+	on := map[string][]string{}
+	for _, n := range nodes {
+		leaf := n.Leaf
+		if leaf == "" {
+			leaf = "not on the fabric"
+		}
+		if on[leaf] == nil {
+			leaves = append(leaves, leaf)
+		}
+		on[leaf] = append(on[leaf], n.Node)
+	}
+	for i, l := range leaves {
+		leaves[i] = l + ": " + topology.CompactHosts(on[l])
+	}
+	return strings.Join(leaves, "; ")
 }
 
 func nonNil(s []string) []string {

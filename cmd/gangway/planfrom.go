@@ -20,18 +20,12 @@ const maxPlanRanks = 1_000_000
 
 // fromFlags are those of a plan for a machine that is not here.
 type fromFlags struct {
-	from, optimize, cpus, mems string
-	threads, smt               int
-	noGreedy                   bool
+	from, cpus, mems string
 }
 
 func (f *fromFlags) register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.from, "from", "", "map the ranks of the machine of a record, a dump of /sys and /proc, hwloc's XML or a synthetic description; no command is needed")
-	fl.IntVar(&f.threads, "threads", 0, "with --from: threads per rank (default: a core each)")
-	fl.IntVar(&f.smt, "smt", 0, "with --from: PUs to use of each core (default: as the threads need)")
-	fl.StringVar(&f.optimize, "optimize", "gpu", "with --from: deal ranks to NUMA nodes by their GPUs or by their PUs: gpu or cpu")
-	fl.BoolVar(&f.noGreedy, "no-greedy", false, "with --from: keep a rank within a NUMA node even when there are fewer ranks")
 	fl.StringVar(&f.cpus, "cpus", "", "with --from: cpus to use, for example 0-7,16 (default: all that are allowed)")
 	fl.StringVar(&f.mems, "mems", "", "with --from: NUMA nodes to use, for example 0 (default: all)")
 	c.MarkFlagsMutuallyExclusive("from", "hosts")
@@ -41,9 +35,9 @@ func (f *fromFlags) register(c *cobra.Command) {
 
 // unused refuses the flags that only mean something with --from.
 func (f *fromFlags) unused(given func(string) bool) error {
-	for _, name := range []string{"threads", "smt", "optimize", "no-greedy", "cpus", "mems"} {
+	for _, name := range []string{"cpus", "mems"} {
 		if given(name) {
-			return usagef("run has -c for cores and sets threads by them", "--%s is for plans of other machines: give --from too", name)
+			return usagef("the nodes' cpus are the launcher's to give", "--%s is for plans of other machines: give --from too", name)
 		}
 	}
 	return nil
@@ -116,7 +110,7 @@ func (a *app) planFrom(f *runFlags, m *fromFlags) error {
 
 // request reads the flags; the machine is not in it yet.
 func (m *fromFlags) request(f *runFlags) (bind.Request, error) {
-	r := bind.Request{Ranks: f.ranks, Threads: m.threads, SMT: m.smt, NoGreedy: m.noGreedy, Oversubscribe: f.oversubscribe, GPUsPerRank: f.gpus}
+	r := bind.Request{Ranks: f.ranks, Threads: f.threads, SMT: f.smt, NoGreedy: f.noGreedy, Oversubscribe: f.oversubscribe, GPUsPerRank: f.gpus}
 	switch {
 	case f.ranks == 0 && !f.given("ranks"):
 		return r, usagef("gangway plan --from FILE -n 8", "give the number of ranks")
@@ -126,7 +120,7 @@ func (m *fromFlags) request(f *runFlags) (bind.Request, error) {
 	for _, c := range []struct {
 		flag string
 		n    int
-	}{{"cpus-per-rank", f.cores}, {"gpus-per-rank", f.gpus}, {"threads", m.threads}, {"smt", m.smt}} {
+	}{{"cpus-per-rank", f.cores}, {"gpus-per-rank", f.gpus}, {"threads", f.threads}, {"smt", f.smt}} {
 		if f.given(c.flag) && (c.n < 1 || c.n > 1<<20) {
 			return r, usagef("give a number from 1", "--%s %d", c.flag, c.n)
 		}
@@ -138,7 +132,7 @@ func (m *fromFlags) request(f *runFlags) (bind.Request, error) {
 	if r.Mode, err = bind.ParseMode(f.bind); err != nil {
 		return r, usagef("auto, core, numa, socket, gpu or none", "--bind: %v", err)
 	}
-	if r.Optimize, err = bind.ParseOptimize(m.optimize); err != nil {
+	if r.Optimize, err = bind.ParseOptimize(f.optimize); err != nil {
 		return r, usagef("gpu or cpu", "--optimize: %v", err)
 	}
 	if r.Granted, err = topology.ParseCPUSet(m.cpus); err != nil {

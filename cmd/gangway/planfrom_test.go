@@ -81,7 +81,7 @@ func TestPlanFromErrors(t *testing.T) {
 		{exitFailed, "no GPUs are known", []string{"--from", machine, "-n", "1", "--bind", "gpu"}},
 		{exitFailed, "granted cpus 9 are not online", []string{"--from", machine, "-n", "1", "--cpus", "9"}},
 		{exitFailed, "5 ranks of 1 cores need 5", []string{"--from", machine, "-n", "5", "-c", "1"}},
-		{exitUsage, "--threads is for plans of other machines", []string{"--threads", "2", "-n", "1", "--", "true"}},
+		{exitUsage, "--cpus is for plans of other machines", []string{"--cpus", "0", "-n", "1", "--", "true"}},
 	} {
 		if _, errs, status := planned(t, c.args...); status != c.status || !strings.Contains(errs, c.want) {
 			t.Errorf("%q: status %d, %q; want %d, %q", c.args, status, errs, c.status, c.want)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,8 @@ import (
 
 func newProbeCommand(a *app) *cobra.Command {
 	f := &runFlags{}
-	var from string
+	var from, svg string
+	var full, matrix bool
 	c := &cobra.Command{
 		Use:   "probe",
 		Short: "Show a machine: sockets, NUMA nodes, caches, cores, memory, networks, limits",
@@ -31,7 +31,7 @@ func newProbeCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.printNodes([]named{{node: n}})
+				return a.showNode(n, svg, full, matrix)
 			}
 			if f.hosts == "" && !f.given("hosts") {
 				n, err := probe.Live()
@@ -40,9 +40,12 @@ func newProbeCommand(a *app) *cobra.Command {
 				}
 				exe, _ := os.Executable() // "": the helper is looked for in PATH
 				nodeagent.ProbeGPUs(cmd.Context(), &n, nodeagent.GPUSource{}, exe)
-				return a.printNodes([]named{{node: n}})
+				return a.showNode(n, svg, full, matrix)
 			}
-			return a.probeHosts(cmd.Context(), f)
+			if svg != "" || matrix {
+				return usagef("gangway probe --json --hosts HOST > FILE, then gangway probe --from FILE", "--svg and --matrix show one machine, not those of --hosts")
+			}
+			return a.probeHosts(cmd.Context(), f, full)
 		},
 	}
 	fl := c.Flags()
@@ -51,7 +54,11 @@ func newProbeCommand(a *app) *cobra.Command {
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
 	fl.StringVar(&f.base, "tmpdir", "", "see gangway run")
 	fl.StringVar(&from, "from", "", "show the machine of a record, a dump of /sys and /proc, hwloc's XML or a synthetic description instead")
+	fl.StringVar(&svg, "svg", "", "draw the machine to a file as SVG instead (- is standard output)")
+	fl.BoolVar(&full, "full", false, "show every core and PU, not only once what is the same")
+	fl.BoolVar(&matrix, "matrix", false, "print how far GPUs and NICs are from each other, as nvidia-smi topo -m does, instead")
 	c.MarkFlagsMutuallyExclusive("from", "hosts")
+	c.MarkFlagsMutuallyExclusive("svg", "matrix", "full")
 	c.AddCommand(newProbeRecordCommand(a))
 	return c
 }
@@ -80,7 +87,7 @@ type named struct {
 
 // probeHosts asks every host's agent, which probes at its start. One host that
 // fails does not hide the others.
-func (a *app) probeHosts(ctx context.Context, f *runFlags) error {
+func (a *app) probeHosts(ctx context.Context, f *runFlags, full bool) error {
 	entries, err := f.hostEntries()
 	if err != nil {
 		return err
@@ -99,7 +106,7 @@ func (a *app) probeHosts(ctx context.Context, f *runFlags) error {
 		})
 	}
 	wg.Wait()
-	err = a.printNodes(out)
+	err = a.printNodes(out, full)
 	var errs []error
 	for _, n := range out {
 		if n.err != nil {
@@ -115,7 +122,7 @@ func (a *app) probeHosts(ctx context.Context, f *runFlags) error {
 	return err
 }
 
-func (a *app) printNodes(nodes []named) error {
+func (a *app) printNodes(nodes []named, full bool) error {
 	if a.json {
 		var v []topology.Node
 		for _, n := range nodes {
@@ -123,12 +130,7 @@ func (a *app) printNodes(nodes []named) error {
 				v = append(v, n.node)
 			}
 		}
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		if len(nodes) == 1 && nodes[0].name == "" {
-			return e.Encode(v[0])
-		}
-		return e.Encode(v)
+		return a.encode(v)
 	}
 	for i, n := range nodes {
 		if n.err != nil {
@@ -137,22 +139,19 @@ func (a *app) printNodes(nodes []named) error {
 		if i > 0 {
 			fmt.Fprintln(a.stdout)
 		}
-		if err := renderNode(a.stdout, n); err != nil {
+		if err := renderNode(a.stdout, n, full); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func renderNode(w io.Writer, n named) error {
+func renderNode(w io.Writer, n named, full bool) error {
 	if n.name != "" {
 		fmt.Fprintf(w, "%s:\n", n.name)
 	}
 	if n.node.Online.IsEmpty() && len(n.node.HCAs) > 0 {
 		return renderAdapters(w, n.node)
 	}
-	if err := topology.Render(w, n.node); err != nil {
-		return err
-	}
-	return renderDistances(w, n.node)
+	return topology.Render(w, n.node, topology.RenderOptions{Full: full})
 }

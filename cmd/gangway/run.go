@@ -99,6 +99,7 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 	if cfg.Fabric, err = readFabric(f.fabric, entries, func(s string) { out.Notice("", s, true) }); err != nil {
 		return err
 	}
+	out.fabric = cfg.Fabric
 	if f.switches != "" && cfg.Fabric == nil {
 		return usagef("give --fabric FILE: what ibnetdiscover printed, a topology.conf or YAML", "--switches, but the fabric is not known")
 	}

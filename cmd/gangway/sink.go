@@ -11,20 +11,23 @@ import (
 	"gangway/launcher"
 	"gangway/launcher/agents"
 	"gangway/launcher/job"
+	"gangway/launcher/sched"
 )
 
 // sink prints a run: ranks' output as it is or labelled, or JSON lines.
 type sink struct {
-	app     *app
-	verbose bool
-	plan    bool // only the plan is printed
-	labels  bool
-	out     outputStream
-	err     outputStream
+	fabric   *sched.Fabric // nil: not known
+	app      *app
+	verbose  bool
+	bindings bool // where ranks are bound is printed
+	plan     bool // only the plan is printed
+	labels   bool
+	out      outputStream
+	err      outputStream
 }
 
 func newSink(a *app, f *runFlags, planOnly bool) *sink {
-	return &sink{app: a, labels: f.label, verbose: f.verbose, plan: planOnly,
+	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly,
 		out: outputStream{w: a.stdout}, err: outputStream{w: a.stderr}}
 }
 
@@ -101,11 +104,24 @@ func (s *sink) Placed(rec job.AttemptRow) {
 	}
 }
 
-func (s *sink) Planned(node string, p agents.Plan) {
-	if s.plan || s.app.json || !s.verbose {
+func (s *sink) Planned(node string, p agents.Plan, ranks []launcher.Place) {
+	if s.plan {
 		return
 	}
-	s.say("%s: %s", node, planLine(p))
+	if s.verbose && !s.app.json {
+		s.say("%s: %s", node, planLine(p))
+	}
+	switch {
+	case !s.bindings:
+	case s.app.json:
+		_ = s.event(map[string]any{"type": "bindings", "ranks": ranks})
+	case p.Via == "primary":
+		s.say("the command places its ranks itself")
+	default:
+		for _, r := range ranks {
+			s.say("%s", r)
+		}
+	}
 }
 
 func planLine(p agents.Plan) string {
@@ -131,7 +147,7 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 	}
 	out := res.Outcome
 	if planOnly && out.Success {
-		return a.printPlan(res)
+		return a.printPlan(res, s.fabric)
 	}
 	code := exitStatus(out)
 	if a.json {
@@ -196,9 +212,6 @@ func exitStatus(o job.Outcome) int {
 func places(res launcher.RunResult) []launcher.Place {
 	out := make([]launcher.Place, 0, len(res.Ranks))
 	for _, p := range res.Ranks {
-		if p.GPUs == nil {
-			p.GPUs = []string{}
-		}
 		out = append(out, p)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Rank < out[j].Rank })

@@ -34,8 +34,8 @@ func gangway() Rules {
 			{Path: "launcher/agents", May: []string{"launcher/control", "launcher/state", "launcher/job", "topology", "nodeagent/wire/..."}, External: []string{connect, protobuf}, Why: "events and wishes become messages here only"},
 			{Path: "launcher/pool", May: []string{"nodeagent/wire/link"}, External: []string{ssh, "github.com/pkg/sftp", "github.com/kevinburke/ssh_config", "github.com/skeema/knownhosts"}, Why: "it makes byte streams to nodes"},
 			{Path: "launcher/auth", External: []string{sys}, Why: "who is asking depends on nothing"},
-			{Path: "launcher/batchapi", May: []string{"launcher/job", "launcher/auth"}, Why: "Batch types meet specs here only"},
-			{Path: "launcher/client", May: []string{"launcher/job", "launcher/auth", "launcher/sched", "launcher/batchapi"}, Why: "what the command line asks launchers with"},
+			{Path: "launcher/batchapi", May: []string{"launcher/job", "launcher/auth", "topology", "docs"}, Why: "Batch types meet specs here only"},
+			{Path: "launcher/client", May: []string{"launcher/job", "launcher/auth", "launcher/sched", "launcher/batchapi", "topology"}, Why: "what the command line asks launchers with"},
 			{Path: "launcher", May: []string{"launcher/...", "nodeagent/wire", "topology"}, External: []string{"github.com/prometheus/client_golang"}, Why: "wiring"},
 
 			{Path: "nodeagent/wire", Pure: true, May: []string{"topology"}, External: []string{protobuf}, Why: "the language between launcher and agent"},
@@ -50,6 +50,7 @@ func gangway() Rules {
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},
 			{Path: "benchmarks/peers", May: []string{"topology", "mpi", "internal/..."}, Why: "comparisons run in lab hosts"},
 			{Path: "benchmarks/up", May: []string{"launcher", "launcher/auth", "nodeagent", "nodeagent/wire/...", "topology", "topology/probe"}, External: []string{connect, protobuf}, Why: "simulated agents join a real launcher"},
+			{Path: "docs", Why: "documents that the program shows"},
 			{Path: "examples", May: []string{"internal/..."}, Why: "examples use the command"},
 			{Path: "cmd", May: []string{"..."}, External: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}, Why: "the command line and its wiring"},
 			{Path: "internal", May: []string{"..."}, External: []string{sys, ssh, "github.com/google/go-cmp"}, Why: "test helpers"},

@@ -48,7 +48,8 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		FirstRank: uint32(p.FirstRank), NodeRanks: uint32(p.Ranks), TotalRanks: uint32(p.Total),
 		CoresPerRank: uint32(t.CoresPerRank), Bind: t.Bind,
 		Address: addrText(p.Address), Interface: p.Interface, MeshKey: p.MeshKey,
-		Oversubscribe: t.Oversubscribe, PlanOnly: t.PlanOnly, Gpus: p.GPUs,
+		Threads: uint32(t.Threads), Smt: uint32(t.SMT), Optimize: t.Optimize, NoGreedy: t.NoGreedy,
+		Oversubscribe: t.Oversubscribe, PlanOnly: t.PlanOnly, Gpus: p.GPUs, GpusPerRank: uint32(t.GPUsPerRank),
 		Leased: p.Session || t.OnNodeLoss != job.NodeLossWait,
 	}
 	if !p.Session {

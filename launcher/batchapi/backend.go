@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/topology"
 )
 
 // Backend is the launcher as this package needs it. Methods may be called from
@@ -181,8 +182,9 @@ type Node struct {
 	TotalOK    int
 	Agent      string // version of the agent
 	Errors     []Failure
-	Usage      *job.Usage // the last sample; nil: none
-	Recent     []NodeTask // running, or lately finished
+	Usage      *job.Usage     // the last sample; nil: none
+	Recent     []NodeTask     // running, or lately finished
+	Topology   *topology.Node // as its agent probed it; nil: never seen. Not to be changed.
 }
 
 // NodeTask is a task on a node, as the node's entry lists it.

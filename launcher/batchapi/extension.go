@@ -26,6 +26,10 @@ type extension struct {
 	Oversubscribe  *bool   `json:"oversubscribe,omitempty"`
 	Via            *string `json:"via,omitempty"`
 	Bind           *string `json:"bind,omitempty"`
+	Threads        *int    `json:"threads,omitempty"`  // of a rank
+	SMT            *int    `json:"smt,omitempty"`      // PUs to use of each core
+	Optimize       *string `json:"optimize,omitempty"` // gpu or cpu, for bind auto
+	NoGreedy       *bool   `json:"noGreedy,omitempty"` // for bind auto
 	Network        *string `json:"network,omitempty"`
 	Switches       *int    `json:"switches,omitempty"`     // leaf switches at most
 	SwitchesWait   *string `json:"switchesWait,omitempty"` // ISO 8601; then any number will do
@@ -48,6 +52,8 @@ func readExtension(g *props) *extension {
 		CoresPerRank: g.optNumber("coresPerRank", 1<<16), GPUsPerRank: g.optNumber("gpusPerRank", 1<<10), MemPerRank: g.optNumber("memPerRank", 1<<50),
 		Oversubscribe: g.optFlag("oversubscribe"), Bcast: g.optFlag("bcast"),
 		Via: g.optEnum("via", "auto", "mpirun", "pmi"), Bind: g.optEnum("bind", "auto", "core", "numa", "socket", "gpu", "none"),
+		Threads: g.optNumber("threads", 1<<16), SMT: g.optNumber("smt", 1<<10),
+		Optimize: g.optEnum("optimize", "gpu", "cpu"), NoGreedy: g.optFlag("noGreedy"),
 		Switches: g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
 		Spread:  g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
 		Network: g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
@@ -175,6 +181,10 @@ func (e extension) apply(s *job.TaskSpec) {
 	set(&s.Oversubscribe, e.Oversubscribe)
 	set(&s.Via, e.Via)
 	set(&s.Bind, e.Bind)
+	set(&s.Threads, e.Threads)
+	set(&s.SMT, e.SMT)
+	set(&s.Optimize, e.Optimize)
+	set(&s.NoGreedy, e.NoGreedy)
 	set(&s.Network, e.Network)
 	set(&s.Switches, e.Switches)
 	set(&s.Bcast, e.Bcast)
@@ -222,6 +232,7 @@ func extensionOf(s job.TaskSpec) extension {
 	e := extension{
 		Ranks: given(s.Ranks), RanksPerNode: given(s.RanksPerNode), CoresPerRank: given(s.CoresPerRank), GPUsPerRank: given(s.GPUsPerRank),
 		MemPerRank: given(int(s.MemPerRank)), Oversubscribe: given(s.Oversubscribe), Via: given(s.Via), Bind: given(s.Bind), Network: given(s.Network),
+		Threads: given(s.Threads), SMT: given(s.SMT), Optimize: given(s.Optimize), NoGreedy: given(s.NoGreedy),
 		Bcast: given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
 	}
 	if s.SwitchesWait > 0 {

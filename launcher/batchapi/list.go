@@ -152,6 +152,16 @@ func (c *call) nextLink(after string) string {
 	return c.base() + path + "?" + q.Encode()
 }
 
+// selects reports whether $select names the path.
+func (c *call) selects(path string) bool {
+	for _, s := range strings.Split(c.query.Get("$select"), ",") {
+		if strings.TrimSpace(s) == path {
+			return true
+		}
+	}
+	return false
+}
+
 // selection reads $select; nil is everything. A path a/b selects a.
 func (c *call) selection(shown []string) ([]string, error) {
 	v := c.query.Get("$select")

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/topology"
 )
 
 // nodeEntity is a node as clients see it.
@@ -36,9 +37,10 @@ type agentInfo struct {
 }
 
 type nodeFacts struct {
-	Cores  int        `json:"cores"`
-	Memory uint64     `json:"memory,omitempty"` // bytes
-	Usage  *nodeUsage `json:"usage,omitempty"`
+	Cores    int            `json:"cores"`
+	Memory   uint64         `json:"memory,omitempty"` // bytes
+	Usage    *nodeUsage     `json:"usage,omitempty"`
+	Topology *topology.Node `json:"topology,omitempty"` // the node as gangway probe --json prints it
 }
 
 type nodeTask struct {
@@ -55,7 +57,7 @@ func (c *call) renderNode(pool string, n *Node) any {
 	e := nodeEntity{
 		ID: n.ID, URL: c.link("pools", pool, "nodes", n.ID), State: n.State, Scheduling: "enabled", StateAt: when(n.StateAt), BootedAt: when(n.BootedAt), JoinedAt: when(n.JoinedAt),
 		Address: n.Address, Affinity: n.ID, VMSize: "own", TotalRun: n.TotalRun, Running: n.Running, RunSlots: n.RunSlots, TotalOK: n.TotalOK,
-		Errors: poolErrors(n.Errors), Dedicated: true, Gangway: nodeFacts{n.Cores, n.Memory, usageOf(n.Usage)},
+		Errors: poolErrors(n.Errors), Dedicated: true, Gangway: nodeFacts{n.Cores, n.Memory, usageOf(n.Usage), n.Topology},
 	}
 	if !n.Scheduling {
 		e.Scheduling = "disabled"
@@ -109,6 +111,12 @@ func (c *call) listNodes() error {
 	all, err := c.s.Backend.Nodes(c.ctx(), p.ID)
 	if err != nil {
 		return err
+	}
+	// A topology is large, and a pool has many nodes: who wants all of them says so.
+	if !c.selects("gangway/topology") {
+		for i := range all {
+			all[i].Topology = nil
+		}
 	}
 	id := func(n *Node) string { return n.ID }
 	return writeList(c, lister[Node]{

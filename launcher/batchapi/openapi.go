@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"gangway/topology"
 )
 
 // openAPI serves the description of every operation that is answered, made from
@@ -110,6 +112,9 @@ func refTo(name string, t reflect.Type, schemas object) object {
 
 // schemaOf describes the JSON of a type.
 func schemaOf(t reflect.Type, schemas object) object {
+	if t == reflect.TypeFor[topology.Node]() && schemas != nil {
+		return topologySchema(schemas)
+	}
 	if t == reflect.TypeFor[time.Time]() {
 		return object{"type": "string", "format": "date-time"}
 	}

@@ -81,8 +81,8 @@ func routes() []route {
 		{method: get, path: "/nodecounts", name: "Account: list pool node counts", list: true, handle: (*call).nodeCounts, out: nodeCountsBody{}},
 		{method: get, path: "/supportedimages", name: "Account: list supported images", list: true, handle: func(c *call) error { return c.emptyList("supportedimages") }, why: "always empty: nodes are the user's own"},
 
-		{method: get, path: "/pools/{poolId}/nodes", name: "Node: list", list: true, handle: (*call).listNodes, out: nodeEntity{}},
-		{method: get, path: "/pools/{poolId}/nodes/{nodeId}", name: "Node: get", handle: (*call).getNode, out: nodeEntity{}},
+		{method: get, path: "/pools/{poolId}/nodes", name: "Node: list", list: true, handle: (*call).listNodes, out: nodeEntity{}, why: "without `gangway.topology`, unless `$select` names `gangway/topology`"},
+		{method: get, path: "/pools/{poolId}/nodes/{nodeId}", name: "Node: get", handle: (*call).getNode, out: nodeEntity{}, why: "`gangway.topology` is the machine ([node.md](node.md))"},
 		{method: post, path: "/pools/{poolId}/nodes/{nodeId}/disablescheduling", name: "Node: disable scheduling", role: Admin, handle: (*call).disableScheduling},
 		{method: post, path: "/pools/{poolId}/nodes/{nodeId}/enablescheduling", name: "Node: enable scheduling", role: Admin, handle: (*call).enableScheduling},
 		{method: post, path: "/pools/{poolId}/nodes/{nodeId}/reboot", name: "Node: reboot", never: true, why: noPower},

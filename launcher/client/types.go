@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/topology"
 )
 
 // Job is a job as the API shows it. Encoded again as JSON it is what the launcher
@@ -141,9 +142,10 @@ type Node struct {
 	} `json:"recentTasks"`
 	Errors  []Trouble `json:"errors"`
 	Gangway struct {
-		Cores  int    `json:"cores"`
-		Memory uint64 `json:"memory"` // bytes
-		Usage  *Usage `json:"usage"`  // nil: not sampled yet
+		Cores    int            `json:"cores"`
+		Memory   uint64         `json:"memory"`   // bytes
+		Usage    *Usage         `json:"usage"`    // nil: not sampled yet
+		Topology *topology.Node `json:"topology"` // of a single node; nil: never seen, or a list
 	} `json:"gangway"`
 
 	raw json.RawMessage

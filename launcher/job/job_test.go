@@ -65,6 +65,13 @@ func TestValidate(t *testing.T) {
 			[]string{"tasks[0].cores-per-rank", "1 to", "tasks[0].gpus-per-rank", "0 to", "tasks[0].mem-per-rank", "1 PiB"}},
 		{"words", task(func(s *TaskSpec) { s.MPI, s.Launch, s.Via, s.Bind, s.OnNodeLoss = "lam", "x", "y", "z", "w" }),
 			[]string{"tasks[0].mpi", "openmpi", "tasks[0].launch", "primary", "tasks[0].via", "mpirun", "tasks[0].bind", "numa", "tasks[0].on-node-loss", "requeue"}},
+		{"binding", task(func(s *TaskSpec) { s.Threads, s.SMT, s.Optimize = -1, 1<<10+1, "disk" }),
+			[]string{"tasks[0].threads", "0 to", "tasks[0].smt", "0 to", "tasks[0].optimize", "gpu, cpu"}},
+		{"binding of auto", task(func(s *TaskSpec) { s.Bind, s.Optimize, s.NoGreedy = "core", "cpu", true }),
+			[]string{"tasks[0].optimize", "bind auto", "tasks[0].no-greedy", "bind auto"}},
+		{"SMT unbound", task(func(s *TaskSpec) { s.Bind, s.SMT = "none", 1 }), []string{"tasks[0].smt", "bind none"}},
+		{"threads of a primary", task(func(s *TaskSpec) { s.Launch, s.Threads = LaunchPrimary, 2 }), []string{"tasks[0].launch", "places its ranks itself"}},
+		{"binding is well", task(func(s *TaskSpec) { s.Threads, s.SMT, s.Optimize, s.NoGreedy = 8, 2, "gpu", true }), nil},
 		{"times", task(func(s *TaskSpec) { s.TimeLimit, s.KillGrace, s.LaunchDeadline = -1, -1, 1<<62 }),
 			[]string{"tasks[0].time", "0 (none)", "tasks[0].kill-grace", "0 (none)", "tasks[0].launch-deadline", "0 (none)"}},
 		{"command", task(func(s *TaskSpec) { s.Command = nil }), []string{"tasks[0].command", "program"}},
@@ -104,6 +111,8 @@ func TestResolve(t *testing.T) {
 		s.Nodes = rapid.IntRange(-1, 4).Draw(t, "N")
 		s.RanksPerNode = rapid.IntRange(-1, 4).Draw(t, "ppn")
 		s.CoresPerRank = rapid.IntRange(-1, 2).Draw(t, "c")
+		s.Threads, s.SMT = rapid.IntRange(-1, 9).Draw(t, "threads"), rapid.IntRange(-1, 3).Draw(t, "smt")
+		s.Bind = rapid.SampledFrom([]string{"", "gpu", "none"}).Draw(t, "bind")
 		if rapid.Bool().Draw(t, "per") {
 			s.PerNode = []NodeRanks{{"a", 2}, {"b", rapid.IntRange(-1, 3).Draw(t, "b")}}
 		}
@@ -117,6 +126,9 @@ func TestResolve(t *testing.T) {
 		}
 		if err != nil {
 			return
+		}
+		if s.CoresPerRank == 0 && r.CoresPerRank*max(r.SMT, 1) < r.Threads || r.Bind == "gpu" && r.GPUsPerRank < 1 {
+			t.Fatalf("resolved %+v", r)
 		}
 		if r.Ranks < 1 || r.CoresPerRank < 1 || r.Range.Len() < 1 || r.MPI == "" {
 			t.Fatalf("resolved %+v", r)

@@ -125,10 +125,10 @@ type TaskSpec struct {
 	RanksPerNode int         `json:"ranks_per_node,omitempty"`
 	PerNode      []NodeRanks `json:"per_node,omitempty"` // uneven, by name, in rank order; excludes RanksPerNode
 
-	CoresPerRank  int    `json:"cores_per_rank,omitempty"` // whole cores; 0: 1
-	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`
-	MemPerRank    uint64 `json:"mem_per_rank,omitempty"`  // bytes; 0: not counted
-	Oversubscribe bool   `json:"oversubscribe,omitempty"` // ranks may share cores when there are too few
+	CoresPerRank  int    `json:"cores_per_rank,omitempty"` // whole cores; 0: as many as Threads need, or 1
+	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`  // 0: none; with bind gpu 1
+	MemPerRank    uint64 `json:"mem_per_rank,omitempty"`   // bytes; 0: not counted
+	Oversubscribe bool   `json:"oversubscribe,omitempty"`  // ranks may share cores when there are too few
 
 	// Switches is the number of leaf switches (leaf sets, where every rail has a
 	// leaf of its own) that a gang is to be on at most, 0: any. It waits for
@@ -138,10 +138,17 @@ type TaskSpec struct {
 	SwitchesWait time.Duration `json:"switches_wait,omitempty"`
 	Spread       Spread        `json:"spread,omitempty"` // over leaf switches, if it must; "" is SpreadPack
 
-	MPI     string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
-	Launch  Launch `json:"launch,omitempty"`
-	Via     string `json:"via,omitempty"`     // auto, mpirun or pmi; "" is auto
-	Bind    string `json:"bind,omitempty"`    // auto, core, numa, socket, gpu or none; "" is auto
+	MPI    string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
+	Launch Launch `json:"launch,omitempty"`
+	Via    string `json:"via,omitempty"`  // auto, mpirun or pmi; "" is auto
+	Bind   string `json:"bind,omitempty"` // auto, core, numa, socket, gpu or none; "" is auto
+	// Threads, SMT, Optimize and NoGreedy are what package bind maps ranks by.
+	// Optimize and NoGreedy are for bind auto.
+	Threads  int    `json:"threads,omitempty"`   // of a rank; 0: one a core of its own
+	SMT      int    `json:"smt,omitempty"`       // PUs to use of each core; 0: as the binding has it
+	Optimize string `json:"optimize,omitempty"`  // gpu or cpu: what decides how many ranks a NUMA node gets; "" is gpu
+	NoGreedy bool   `json:"no_greedy,omitempty"` // a rank stays within a NUMA node also when there are fewer ranks
+
 	Network string `json:"network,omitempty"` // data plane: an interface's name or a CIDR; "" chooses
 
 	TimeLimit      time.Duration `json:"time_limit,omitempty"`      // 0: none
@@ -210,7 +217,14 @@ func (t TaskSpec) Resolve() TaskSpec {
 			t.Nodes = t.Ranks / p
 		}
 	}
+	if t.CoresPerRank == 0 && t.Threads > 0 {
+		pus := max1(max(t.SMT, 0))
+		t.CoresPerRank = (t.Threads-1)/pus + 1
+	}
 	t.CoresPerRank = max1(t.CoresPerRank)
+	if t.Bind == "gpu" && t.Launch != LaunchPrimary {
+		t.GPUsPerRank = max1(t.GPUsPerRank)
+	}
 	t.MPI, t.Via, t.Bind = orAuto(t.MPI), orAuto(t.Via), orAuto(t.Bind)
 	if t.Launch == "" {
 		t.Launch = LaunchRanks

@@ -130,6 +130,7 @@ func (c *checker) task(t TaskSpec) {
 	c.oneOf("launch", string(t.Launch), string(LaunchRanks), string(LaunchPrimary))
 	c.oneOf("via", t.Via, "auto", "mpirun", "pmi")
 	c.oneOf("bind", t.Bind, "auto", "core", "numa", "socket", "gpu", "none")
+	c.binding(t)
 	c.oneOf("on-node-loss", string(t.OnNodeLoss), string(NodeLossRequeue), string(NodeLossFail), string(NodeLossWait))
 	c.number("switches", t.Switches, 0, 1<<16)
 	c.duration("switches-wait", t.SwitchesWait)
@@ -166,6 +167,29 @@ func (c *checker) task(t TaskSpec) {
 	}
 	if t.Retries < -1 || t.Retries > 1000 {
 		c.bad("retries", "%d is out of range: allowed is 0 to 1000, or -1 for no limit", t.Retries)
+	}
+}
+
+// binding checks what ranks are mapped by.
+func (c *checker) binding(t TaskSpec) {
+	c.number("threads", t.Threads, 0, 1<<16)
+	c.number("smt", t.SMT, 0, 1<<10)
+	if t.Optimize != "" {
+		c.oneOf("optimize", t.Optimize, "gpu", "cpu")
+	}
+	if t.SMT > 0 && t.Bind == "none" {
+		c.bad("smt", "means nothing with bind none, which leaves ranks all that is granted")
+	}
+	if t.Bind != "auto" {
+		if t.Optimize != "" {
+			c.bad("optimize", "means nothing with bind %s: it is for bind auto", t.Bind)
+		}
+		if t.NoGreedy {
+			c.bad("no-greedy", "means nothing with bind %s: it is for bind auto", t.Bind)
+		}
+	}
+	if t.Launch == LaunchPrimary && (t.Threads > 0 || t.SMT > 0 || t.Optimize != "" || t.NoGreedy) {
+		c.bad("launch", "primary starts a command that places its ranks itself: threads, smt, optimize and no-greedy are for launch ranks")
 	}
 }
 

@@ -137,6 +137,10 @@ func (w *writer) task(t job.TaskSpec) {
 	w.word("launch", string(t.Launch))
 	w.word("via", t.Via)
 	w.word("bind", t.Bind)
+	w.number("threads", t.Threads)
+	w.number("smt", t.SMT)
+	w.word("optimize", t.Optimize)
+	w.flag("no-greedy", t.NoGreedy)
 	if t.Switches > 0 {
 		v := strconv.Itoa(t.Switches)
 		if t.SwitchesWait > 0 {

@@ -86,6 +86,15 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	s.Oversubscribe, s.Bcast = rapid.Bool().Draw(t, "oversubscribe"), rapid.Bool().Draw(t, "bcast")
 	s.MPI, s.Launch = pick("mpi", "auto", "none", "openmpi"), job.Launch(pick("launch", "ranks", "primary"))
 	s.Via, s.Bind, s.Network = pick("via", "auto", "pmi"), pick("bind", "core", "none"), pick("network", "ib0", "10.0.0.0/8")
+	if s.Launch != job.LaunchPrimary {
+		s.Threads = number("threads", 1<<16)
+		if s.Bind != "none" {
+			s.SMT = number("smt", 1<<10)
+		}
+		if s.Bind == "" {
+			s.Optimize, s.NoGreedy = pick("optimize", "gpu", "cpu"), rapid.Bool().Draw(t, "no greedy")
+		}
+	}
 	for _, d := range []*time.Duration{&s.TimeLimit, &s.KillGrace, &s.LaunchDeadline} {
 		*d = time.Duration(rapid.Int64Range(0, int64(10*365*24*time.Hour)).Draw(t, "time"))
 	}

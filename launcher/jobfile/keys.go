@@ -65,6 +65,10 @@ func taskKeys() []taskKey {
 		{name: "launch", set: word(func(s *job.TaskSpec) *job.Launch { return &s.Launch })},
 		{name: "via", set: word(func(s *job.TaskSpec) *string { return &s.Via })},
 		{name: "bind", set: word(func(s *job.TaskSpec) *string { return &s.Bind })},
+		{name: "threads", set: count(func(s *job.TaskSpec) *int { return &s.Threads })},
+		{name: "smt", set: count(func(s *job.TaskSpec) *int { return &s.SMT })},
+		{name: "optimize", set: word(func(s *job.TaskSpec) *string { return &s.Optimize })},
+		{name: "no-greedy", set: boolean(func(s *job.TaskSpec) *bool { return &s.NoGreedy })},
 		{name: "switches", gang: true, set: setSwitches},
 		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
 		{name: "network", set: word(func(s *job.TaskSpec) *string { return &s.Network })},
@@ -95,8 +99,12 @@ func otherWord(key string) string {
 		return "ranks"
 	case "ntasks-per-node", "ppn", "tasks-per-node":
 		return "ranks-per-node"
-	case "cpus-per-task", "cores-per-rank", "cpus", "cores", "threads":
+	case "cpus-per-task", "cores-per-rank", "cpus", "cores":
 		return "cpus-per-rank"
+	case "threads-per-rank", "omp-num-threads", "num-threads":
+		return "threads"
+	case "threads-per-core", "ntasks-per-core", "hint":
+		return "smt"
 	case "gpus", "gpus-per-task", "gres":
 		return "gpus-per-rank"
 	case "mem", "memory", "mem-per-cpu":

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -70,7 +71,8 @@ func (k *hostKeys) clean(file string, text []byte) (string, error) {
 	lines := bytes.Split(text, []byte("\n"))
 	bad := false
 	for i, line := range lines {
-		line = bytes.TrimSpace(line)
+		// What the parser of whole files takes for blank, and no more.
+		line = bytes.Trim(bytes.TrimSuffix(line, []byte("\r")), " \t")
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
@@ -101,10 +103,16 @@ func (k *hostKeys) clean(file string, text []byte) (string, error) {
 	return name, nil
 }
 
+// maxHostLine is less than the parser of whole files takes.
+const maxHostLine = 60_000
+
 // checkHostField refuses host fields that the parser of whole files does not
 // take, though the one of single lines does: malformed hashes.
 func checkHostField(line []byte) error {
-	fields := strings.Fields(string(line))
+	if len(line) > maxHostLine {
+		return errors.New("too long")
+	}
+	fields := strings.FieldsFunc(string(line), func(r rune) bool { return r == ' ' || r == '\t' })
 	if strings.HasPrefix(fields[0], "@") {
 		fields = fields[1:]
 	}
@@ -112,8 +120,17 @@ func checkHostField(line []byte) error {
 		return errors.New("too few fields")
 	}
 	host := fields[0]
-	if strings.HasPrefix(host, "|") && (strings.Count(host, "|") != 3 || !strings.HasPrefix(host, "|1|")) {
+	if !strings.HasPrefix(host, "|") {
+		return nil
+	}
+	parts := strings.Split(host, "|") // |1|salt|hash
+	if len(parts) != 4 || parts[1] != "1" {
 		return errors.New("malformed hash")
+	}
+	for _, p := range parts[2:] {
+		if _, err := base64.StdEncoding.DecodeString(p); err != nil {
+			return err
+		}
 	}
 	return nil
 }

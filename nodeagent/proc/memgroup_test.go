@@ -117,7 +117,7 @@ func TestCgroupBases(t *testing.T) {
 		{"malformed", "x\n - \n - cgroup2 a b\n", "::\nx\n", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := cgroupBases(tc.mounts, tc.self)
+			got := cgroupBases(tc.mounts, tc.self, "memory")
 			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(cgroupBase{})); diff != "" {
 				t.Error(diff)
 			}
@@ -128,5 +128,5 @@ func TestCgroupBases(t *testing.T) {
 func FuzzCgroupBases(f *testing.F) {
 	f.Add("36 32 0:31 /docker/abc /m rw - cgroup cgroup rw,memory\n", "5:memory:/elsewhere\n")
 	f.Add("30 23 0:26 / /c rw - cgroup2 c rw\n", "0::/a/../b\n")
-	f.Fuzz(func(t *testing.T, mounts, self string) { cgroupBases(mounts, self) })
+	f.Fuzz(func(t *testing.T, mounts, self string) { cgroupBases(mounts, self, "cpuset") })
 }

@@ -136,6 +136,20 @@ func RaiseMemlock() (uint64, error) { return 0, unsupported("the locked memory l
 // BootID is unsupported.
 func BootID() (string, error) { return "", unsupported("the boot id") }
 
+// CPUGroup does nothing.
+type CPUGroup struct{}
+
+// NewCPUGroup is unsupported.
+func NewCPUGroup(string, topology.CPUSet, *MemoryGroup) (*CPUGroup, error) {
+	return nil, errors.Join(ErrNoCPUSet, unsupported("cpu groups"))
+}
+
+// Close does nothing.
+func (g *CPUGroup) Close() error { return nil }
+
+// RemoveGroups has nothing to remove.
+func RemoveGroups(string) error { return nil }
+
 // MemoryGroup does nothing.
 type MemoryGroup struct{}
 

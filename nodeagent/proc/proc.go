@@ -44,7 +44,8 @@ type Cmd struct {
 
 	User *Credential // that it runs as, which takes root; nil: this process's
 
-	Group *MemoryGroup // that the process and its children are accounted to; nil: this process's
+	Group  *MemoryGroup // that the process and its children are accounted to; nil: this process's
+	CPUSet *CPUGroup    // that confines the process and its children; nil: this process's
 }
 
 // Credential is who a process runs as.
@@ -78,6 +79,10 @@ var ErrLocked = errors.New("locked by another process")
 // ErrNoMemoryLimit reports that this machine offers no way to limit the memory
 // of a group of processes, or not to this user.
 var ErrNoMemoryLimit = errors.New("memory limit not enforced")
+
+// ErrNoCPUSet reports that this machine offers no way to confine a group of
+// processes to cpus, or not to this user: their affinity is all that binds them.
+var ErrNoCPUSet = errors.New("cpus not enforced")
 
 // StartError says why a program could not be started. errors.Is finds its Kind
 // and its cause.

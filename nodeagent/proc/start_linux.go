@@ -136,13 +136,27 @@ func Detach(c Cmd, log string) (*Process, error) {
 // fork starts c from this thread, which the caller has locked, and leaves the
 // thread as it was. policy is what Process.MemPolicy says.
 func fork(c Cmd) (pid int, policy, err error) {
-	if !c.CPUs.IsEmpty() {
+	attr := &syscall.SysProcAttr{Setsid: c.NewSession, Setpgid: c.NewGroup && !c.NewSession}
+	confine := c.CPUSet != nil && !c.CPUSet.lent
+	added := func(int) error { return nil }
+	if !c.CPUs.IsEmpty() || confine {
 		old, err := getAffinity(0)
 		if err != nil {
 			return 0, nil, &StartError{Path: c.Path, Kind: ErrBinding, Err: err}
 		}
-		if !c.CPUs.Equal(old) {
+		if confine || !c.CPUs.Equal(old) {
 			defer restoreAffinity(old)
+		}
+		if confine {
+			// A thread that enters a cpuset may get all its cpus, so binding
+			// comes after; leaving it does the same, so restoring comes last.
+			var leave func()
+			if leave, added, err = c.CPUSet.enter(attr); err != nil {
+				return 0, nil, &StartError{Path: c.Path, Kind: ErrBinding, Err: err}
+			}
+			defer leave()
+		}
+		if !c.CPUs.IsEmpty() && (confine || !c.CPUs.Equal(old)) {
 			if err := bindThread(c.CPUs, old); err != nil {
 				return 0, nil, &StartError{Path: c.Path, Kind: ErrBinding, Err: err,
 					Hint: "the cores granted are outside of this process's cpuset or affinity"}
@@ -155,7 +169,6 @@ func fork(c Cmd) (pid int, policy, err error) {
 			defer restore()
 		}
 	}
-	attr := &syscall.SysProcAttr{Setsid: c.NewSession, Setpgid: c.NewGroup && !c.NewSession}
 	if c.KillWithParent {
 		attr.Pdeathsig = syscall.SIGKILL
 	}
@@ -206,7 +219,7 @@ func fork(c Cmd) (pid int, policy, err error) {
 	if err != nil {
 		return 0, nil, explain(c, err)
 	}
-	if err := after(pid); err != nil {
+	if err := errors.Join(added(pid), after(pid)); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		_ = retryEINTR(func() error { _, err := unix.Wait4(pid, nil, 0, nil); return err })
 		return 0, nil, &StartError{Path: c.Path, Err: err}

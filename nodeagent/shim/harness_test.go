@@ -118,9 +118,15 @@ func liveNode(t testing.TB) topology.Node {
 // startMember starts a shim on this machine as an agent does.
 func startMember(t testing.TB, a *wire.Assignment, leaseMs uint64) *member {
 	t.Helper()
+	return startOn(t, a, leaseMs, liveNode(t))
+}
+
+// startOn starts a shim on this machine that takes it for another.
+func startOn(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.Node) *member {
+	t.Helper()
 	cmd := exec.Command(executable(t), "shim")
 	cmd.Env, cmd.Dir = os.Environ(), "/"
-	return startWith(t, a, leaseMs, liveNode(t), "", cmd, cmd.Start)
+	return startWith(t, a, leaseMs, node, "", cmd, cmd.Start)
 }
 
 func executable(t testing.TB) string {
@@ -181,6 +187,9 @@ func startWith(t testing.TB, a *wire.Assignment, leaseMs uint64, node topology.N
 		<-gone
 		_ = os.RemoveAll(root + a.GetNodeDir())
 		_ = os.RemoveAll(root + proc.SharedMemoryDir(a.GetNodeDir()))
+		if err := proc.RemoveGroups(filepath.Base(a.GetNodeDir())); err != nil { // as the agent does
+			t.Error(err)
+		}
 	})
 	return m
 }
@@ -368,7 +377,12 @@ func (m *member) all() string {
 // run is a whole attempt on this machine.
 func run(t *testing.T, a *wire.Assignment) (*member, *wire.Result) {
 	t.Helper()
-	m := startMember(t, a, 0)
+	return runOn(t, a, liveNode(t))
+}
+
+func runOn(t *testing.T, a *wire.Assignment, node topology.Node) (*member, *wire.Result) {
+	t.Helper()
+	m := startOn(t, a, 0, node)
 	m.launch()
 	r := m.awaitResult()
 	m.forget()
@@ -378,16 +392,21 @@ func run(t *testing.T, a *wire.Assignment) (*member, *wire.Result) {
 // hello compiles an MPI program with the given compiler.
 func hello(t testing.TB, mpicc string) string {
 	t.Helper()
+	return compile(t, mpicc, helloSource)
+}
+
+func compile(t testing.TB, mpicc, source string, flags ...string) string {
+	t.Helper()
 	if _, err := exec.LookPath(mpicc); err != nil {
 		t.Skipf("%s is not installed", mpicc)
 	}
 	src := filepath.Join(t.TempDir(), "hello.c")
 	exe := strings.TrimSuffix(src, ".c")
-	if err := os.WriteFile(src, []byte(helloSource), 0o600); err != nil {
+	if err := os.WriteFile(src, []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cmd := exec.Command(mpicc, "-O1", "-o", exe, src)
+	cmd := exec.Command(mpicc, append(flags, "-O1", "-o", exe, src)...)
 	cmd.Env = append(os.Environ(), "I_MPI_ROOT="+filepath.Dir(filepath.Dir(mpicc)))
 	cmd.Stderr = &out
 	if err := cmd.Run(); err != nil {

@@ -64,6 +64,7 @@ func (s *shim) launch(l *wire.Launch) {
 		})
 	}
 	s.limitMemory()
+	s.confine()
 	limit := time.Duration(s.a.GetLaunchDeadlineMs()) * time.Millisecond
 	if limit <= 0 {
 		limit = launchLimit
@@ -260,13 +261,14 @@ func (s *shim) taskEnv() []string {
 		hosts = append(hosts, p.GetAddress())
 	}
 	vars := append(s.gangVars()[:2], "GANGWAY_HOSTS="+strings.Join(hosts, ","))
+	vars = append(vars, s.prep.gpuVars...)
 	return mergeEnv(s.prep.env, append(vars, s.keptGangVars()...))
 }
 
 // command is a process of the task on the cores granted.
 func (s *shim) command(path string, args, env []string) proc.Cmd {
 	return proc.Cmd{Path: path, Args: args, Env: env, Dir: s.prep.workdir, CPUs: s.prep.cpus,
-		NewSession: true, KillWithParent: true, Group: s.memory}
+		NewSession: true, KillWithParent: true, Group: s.memory, CPUSet: s.cpuset}
 }
 
 // startMain starts mpirun or the primary's command.

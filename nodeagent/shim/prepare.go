@@ -28,6 +28,7 @@ type prepared struct {
 	workdir string
 	program string // absolute
 	places  []bind.Place
+	gpuVars []string        // of a command that places its ranks itself
 	cpus    topology.CPUSet // granted
 	mpi     detection       // on the primary
 	mesh    *mesh.Mesh      // nil: a gang of one
@@ -94,13 +95,12 @@ func (s *shim) prepareAll(ctx context.Context) (*prepared, *wire.Failure) {
 		return nil, failure
 	}
 	if s.a.GetLaunch() == wire.LaunchMode_LAUNCH_RANKS && s.a.GetNodeRanks() > 0 {
-		p.places, err = bind.Map(bind.Request{
-			Node: s.node, Granted: p.cpus, Ranks: int(s.a.GetNodeRanks()), CoresPerRank: int(s.a.GetCoresPerRank()),
-			Mode: bind.Mode(s.a.GetBind()), Oversubscribe: s.a.GetOversubscribe(),
-		})
-		if err != nil {
-			return fail(wire.FailureCode_FAILURE_BINDING, err.Error(), "")
-		}
+		p.places, err = s.mapRanks(p.cpus)
+	} else if s.a.GetLaunch() == wire.LaunchMode_LAUNCH_PRIMARY {
+		p.gpuVars, err = s.primaryVars(p.env)
+	}
+	if err != nil {
+		return fail(wire.FailureCode_FAILURE_BINDING, err.Error(), "")
 	}
 	if s.a.GetBcast() {
 		if p.program, failure = s.receive(ctx); failure != nil {
@@ -146,13 +146,7 @@ func (s *shim) ready(p *prepared) {
 	if p.mesh != nil {
 		r.MeshPort = uint32(p.mesh.Port())
 	}
-	for i, pl := range p.places {
-		rp := &wire.RankPlace{Rank: s.a.GetFirstRank() + uint32(i), Cpus: pl.CPUs.String(), Threads: uint32(pl.Threads), Gpus: pl.GPUs}
-		for _, n := range pl.MemNodes {
-			rp.MemNodes = append(rp.MemNodes, uint32(n))
-		}
-		r.Ranks = append(r.Ranks, rp)
-	}
+	r.Ranks = s.wirePlaces(p)
 	s.setPhase(wire.Phase_PHASE_READY)
 	s.box.say(&wire.FromShim{M: &wire.FromShim_Ready{Ready: r}})
 }

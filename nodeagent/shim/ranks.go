@@ -219,10 +219,7 @@ func (s *shim) rankVars(r *rank) []string {
 		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(i),
 		"GANGWAY_LOCAL_NRANKS=" + strconv.Itoa(len(s.ranks)),
 	}
-	if getEnv(s.prep.env, "OMP_NUM_THREADS") == "" {
-		vars = append(vars, "OMP_NUM_THREADS="+strconv.Itoa(s.prep.places[i].Threads))
-	}
-	return mergeEnv(s.taskEnv(), vars)
+	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[i], s.prep.env)...))
 }
 
 // streams makes a rank's pipes and starts reading them. The files are the

@@ -73,6 +73,7 @@ type attempt struct {
 	ranks      []*rank // of this node
 	main       *mainProcess
 	memory     *proc.MemoryGroup
+	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang
 	started    time.Time
 	ending     bool
@@ -190,6 +191,9 @@ func (s *shim) close() error {
 	}
 	if s.agent != nil {
 		s.agent.close()
+	}
+	if s.cpuset != nil {
+		errs = append(errs, s.cpuset.Close())
 	}
 	if s.memory != nil {
 		errs = append(errs, s.memory.Close())

@@ -2227,6 +2227,11 @@ type Assignment struct {
 	Leased           bool                   `protobuf:"varint,60,opt,name=leased,proto3" json:"leased,omitempty"`                              // ends when its lease on the launcher lapses: session jobs, and tasks that run elsewhere then
 	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                                   // for the task's environment
 	RetentionMs      uint64                 `protobuf:"varint,61,opt,name=retention_ms,json=retentionMs,proto3" json:"retention_ms,omitempty"` // how long task_dir is kept after the end; 0: until it is deleted
+	GpusPerRank      uint32                 `protobuf:"varint,62,opt,name=gpus_per_rank,json=gpusPerRank,proto3" json:"gpus_per_rank,omitempty"`
+	Threads          uint32                 `protobuf:"varint,63,opt,name=threads,proto3" json:"threads,omitempty"`                   // of a rank; 0: as its cores have it
+	Smt              uint32                 `protobuf:"varint,64,opt,name=smt,proto3" json:"smt,omitempty"`                           // PUs to use of each core; 0: as the binding has it
+	Optimize         string                 `protobuf:"bytes,65,opt,name=optimize,proto3" json:"optimize,omitempty"`                  // gpu|cpu, for bind auto; "": gpu
+	NoGreedy         bool                   `protobuf:"varint,66,opt,name=no_greedy,json=noGreedy,proto3" json:"no_greedy,omitempty"` // for bind auto: a rank stays within a NUMA node
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2560,6 +2565,41 @@ func (x *Assignment) GetRetentionMs() uint64 {
 		return x.RetentionMs
 	}
 	return 0
+}
+
+func (x *Assignment) GetGpusPerRank() uint32 {
+	if x != nil {
+		return x.GpusPerRank
+	}
+	return 0
+}
+
+func (x *Assignment) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *Assignment) GetSmt() uint32 {
+	if x != nil {
+		return x.Smt
+	}
+	return 0
+}
+
+func (x *Assignment) GetOptimize() string {
+	if x != nil {
+		return x.Optimize
+	}
+	return ""
+}
+
+func (x *Assignment) GetNoGreedy() bool {
+	if x != nil {
+		return x.NoGreedy
+	}
+	return false
 }
 
 type ToShim struct {
@@ -3529,6 +3569,8 @@ type RankPlace struct {
 	Threads       uint32                 `protobuf:"varint,3,opt,name=threads,proto3" json:"threads,omitempty"`
 	Gpus          []string               `protobuf:"bytes,4,rep,name=gpus,proto3" json:"gpus,omitempty"`
 	MemNodes      []uint32               `protobuf:"varint,5,rep,packed,name=mem_nodes,json=memNodes,proto3" json:"mem_nodes,omitempty"`
+	Nics          []string               `protobuf:"bytes,6,rep,name=nics,proto3" json:"nics,omitempty"` // HCAs, nearest first
+	Env           []string               `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`   // K=V that the place sets, told with plan_only alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3594,6 +3636,20 @@ func (x *RankPlace) GetGpus() []string {
 func (x *RankPlace) GetMemNodes() []uint32 {
 	if x != nil {
 		return x.MemNodes
+	}
+	return nil
+}
+
+func (x *RankPlace) GetNics() []string {
+	if x != nil {
+		return x.Nics
+	}
+	return nil
+}
+
+func (x *RankPlace) GetEnv() []string {
+	if x != nil {
+		return x.Env
 	}
 	return nil
 }
@@ -4683,7 +4739,8 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xd3\t\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xdc\n" +
+	"\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4736,7 +4793,12 @@ const file_wire_proto_rawDesc = "" +
 	"\x04user\x18: \x01(\tR\x04user\x12\x16\n" +
 	"\x06leased\x18< \x01(\bR\x06leased\x12\x12\n" +
 	"\x04pool\x18; \x01(\tR\x04pool\x12!\n" +
-	"\fretention_ms\x18= \x01(\x04R\vretentionMs\"\xaf\x03\n" +
+	"\fretention_ms\x18= \x01(\x04R\vretentionMs\x12\"\n" +
+	"\rgpus_per_rank\x18> \x01(\rR\vgpusPerRank\x12\x18\n" +
+	"\athreads\x18? \x01(\rR\athreads\x12\x10\n" +
+	"\x03smt\x18@ \x01(\rR\x03smt\x12\x1a\n" +
+	"\boptimize\x18A \x01(\tR\boptimize\x12\x1b\n" +
+	"\tno_greedy\x18B \x01(\bR\bnoGreedy\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
@@ -4799,13 +4861,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x05Ready\x12\x1b\n" +
 	"\tmesh_port\x18\x01 \x01(\rR\bmeshPort\x120\n" +
 	"\x05ranks\x18\x02 \x03(\v2\x1a.gangway.wire.v1.RankPlaceR\x05ranks\x122\n" +
-	"\afailure\x18\x03 \x01(\v2\x18.gangway.wire.v1.FailureR\afailure\"~\n" +
+	"\afailure\x18\x03 \x01(\v2\x18.gangway.wire.v1.FailureR\afailure\"\xa4\x01\n" +
 	"\tRankPlace\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\tR\x04cpus\x12\x18\n" +
 	"\athreads\x18\x03 \x01(\rR\athreads\x12\x12\n" +
 	"\x04gpus\x18\x04 \x03(\tR\x04gpus\x12\x1b\n" +
-	"\tmem_nodes\x18\x05 \x03(\rR\bmemNodes\"\xa3\x02\n" +
+	"\tmem_nodes\x18\x05 \x03(\rR\bmemNodes\x12\x12\n" +
+	"\x04nics\x18\x06 \x03(\tR\x04nics\x12\x10\n" +
+	"\x03env\x18\a \x03(\tR\x03env\"\xa3\x02\n" +
 	"\n" +
 	"LaunchPlan\x12\x10\n" +
 	"\x03mpi\x18\x01 \x01(\tR\x03mpi\x12\x1f\n" +
