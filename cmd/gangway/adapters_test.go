@@ -18,6 +18,6 @@ func TestProbeOfAdaptersAlone(t *testing.T) {
 	if err := os.WriteFile(file, []byte(record), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want(t, 0, `mlx4_0 +MT4099 +2\.31\.5050 +- +1 +ACTIVE +- +40 Gb/sec \(4X QDR\).*Warnings.*only the machine's InfiniBand adapters are known`, "", "probe", "--from", file)
+	want(t, 0, `mlx4_0 MT4099 firmware 2\.31\.5050.*port 1 ACTIVE 40 Gb/sec \(4X QDR\).*Warnings.*only the machine's InfiniBand adapters are known`, "", "probe", "--from", file)
 	want(t, exitFailed, "", "no cpus", "plan", "--from", file, "-n", "2")
 }

@@ -150,8 +150,5 @@ func renderNode(w io.Writer, n named, full bool) error {
 	if n.name != "" {
 		fmt.Fprintf(w, "%s:\n", n.name)
 	}
-	if n.node.Online.IsEmpty() && len(n.node.HCAs) > 0 {
-		return renderAdapters(w, n.node)
-	}
 	return topology.Render(w, n.node, topology.RenderOptions{Full: full})
 }
