@@ -41,7 +41,7 @@ test: deps ## all tests, set-up included
 	@if command -v "$$($(GO) env CC)" >/dev/null; then $(NVML_ENV) $(GO) test ./gpu/nvml ./cmd/gangway-nvml; fi
 
 race: deps ## the tests of what runs concurrently, under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
+	$(NVML_ENV) $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
 
 fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
 	@bash .ci/fuzz-smoke $(FUZZTIME)
