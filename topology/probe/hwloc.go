@@ -319,6 +319,15 @@ func (h *hwlocFile) memory(n *topology.Node, o *hwlocObject) {
 	if o != h.root {
 		return
 	}
+	if len(n.NUMA) == 0 && h.version == 1 && len(h.warnings) == 0 {
+		// Version 1 has no NUMA node where the kernel said nothing of any:
+		// the machine's memory is that of all of it.
+		d := topology.NUMANode{CPUs: n.Online}
+		if v, err := strconv.ParseUint(o.attrs["local_memory"], 10, 64); err == nil && v > 0 {
+			d.Memory = &v
+		}
+		n.NUMA = append(n.NUMA, d)
+	}
 	total := uint64(0)
 	for _, d := range n.NUMA {
 		if d.Memory != nil {

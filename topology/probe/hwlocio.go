@@ -78,6 +78,9 @@ func (h *hwlocFile) devices(n *topology.Node) {
 			}
 			if _, twice := at[d.Address]; twice {
 				h.warn(o.line, "PCI device %s is there twice", d.Address)
+				if o.kind == "PCIDev" {
+					pci = d.Address // what is on it is at that address, whichever it is
+				}
 				break
 			}
 			d.Host, d.Parent, d.NUMA, d.CPUs = host, parent, numa, cpus
