@@ -144,6 +144,7 @@ const maxCacheIndex = 16
 // caches collects data and unified caches. Virtual machines often show none.
 func (r *reader) caches(n *topology.Node) {
 	var seen [maxCacheIndex]topology.CPUSet // PUs whose cache of that index is known
+	end := 0                                // index after the last that any PU has
 	for _, cpu := range n.Online.Slice() {
 		for i := range seen {
 			if seen[i].Has(cpu) {
@@ -152,8 +153,13 @@ func (r *reader) caches(n *topology.Node) {
 			dir := fmt.Sprintf("%s/cpu%d/cache/index%d/", cpuDir, cpu, i)
 			kind, ok := r.read(r.sys, "/sys", dir+"type")
 			if !ok {
-				break
+				// cpus of several kinds in a machine have different ones
+				if i > 0 && i >= end || !r.cachesAbove(cpu, i) {
+					break
+				}
+				continue
 			}
+			end = max(end, i+1)
 			shared, _ := r.sysCPUs(dir+"shared_cpu_list", dir+"shared_cpu_map")
 			if shared.IsEmpty() {
 				// Seen on virtual machines and old kernels: what the kernel has
@@ -178,6 +184,12 @@ func (r *reader) caches(n *topology.Node) {
 	slices.SortStableFunc(n.Caches, func(a, b topology.Cache) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.CPUs.First(), b.CPUs.First()))
 	})
+}
+
+// cachesAbove reports whether a cpu has a cache of an index above i.
+func (r *reader) cachesAbove(cpu, i int) bool {
+	list := r.entries(fmt.Sprintf("%s/cpu%d/cache", cpuDir, cpu), "index").Slice()
+	return len(list) > 0 && list[len(list)-1] > i
 }
 
 func (r *reader) cacheSize(path string) *uint64 {
