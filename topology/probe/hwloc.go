@@ -268,19 +268,6 @@ func (h *hwlocFile) node() topology.Node {
 	return n
 }
 
-// hwlocArch is GOARCH for the kernel's word.
-func hwlocArch(s string) string {
-	switch s {
-	case "x86_64":
-		return "amd64"
-	case "aarch64":
-		return "arm64"
-	case "i386", "i486", "i586", "i686":
-		return "386"
-	}
-	return s
-}
-
 // count sets the PUs of every object. What an object's PUs are is told by those
 // below it: the cpuset attribute of some versions has offline ones too.
 func (h *hwlocFile) count(o *hwlocObject) topology.CPUSet {

@@ -395,3 +395,16 @@ func compareNatural(a, b string) int {
 	}
 	return cmp.Compare(len(a), len(b))
 }
+
+// hwlocArch is GOARCH for the kernel's word.
+func hwlocArch(s string) string {
+	switch s {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	case "i386", "i486", "i586", "i686":
+		return "386"
+	}
+	return s
+}
