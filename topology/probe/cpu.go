@@ -167,7 +167,7 @@ func (r *reader) caches(n *topology.Node) {
 				dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
 				shared, _ = r.sysCPUs(dir+"thread_siblings_list", dir+"thread_siblings")
 			}
-			shared = shared.Intersect(n.Online).Minus(seen[i]).Add(cpu)
+			shared = shared.Intersect(n.Online).Add(cpu)
 			if kind == "Instruction" {
 				seen[i] = seen[i].Union(shared)
 				continue

@@ -89,7 +89,7 @@ func lstopoXML(t testing.TB, dir string, args ...string) lstopoObject {
 	if err := xml.Unmarshal(out, &top); err != nil {
 		t.Fatal(err)
 	}
-	top.Object.Refused = strings.Contains(stderr.String(), "intersects with")
+	top.Object.Refused = strings.Contains(stderr.String(), "received invalid information")
 	return top.Object
 }
 
