@@ -79,6 +79,9 @@ type matrixParser struct {
 	cells    map[[2]string]topology.Class // by row and column
 	rows     map[string]matrixRow
 	warnings []string
+	// affinityColumns are those after the devices': CPU Affinity, NUMA Affinity,
+	// GPU NUMA ID.
+	affinityColumns int
 }
 
 type matrixLine struct {
@@ -171,6 +174,15 @@ func (p *matrixParser) header() error {
 			b.lines = append(b.lines, l)
 		}
 	}
+	var heading strings.Builder
+	for _, l := range p.lines[max(start, 0):min(first, len(p.lines))] {
+		heading.WriteString(strings.ToLower(strings.ReplaceAll(l.text, " ", "")))
+	}
+	for _, word := range []string{"cpuaffinity", "numaaffinity", "gpunumaid"} {
+		if strings.Contains(heading.String(), word) {
+			p.affinityColumns++
+		}
+	}
 	if len(p.blocks) > maxMatrixDevices {
 		return fmt.Errorf("matrix of more than %d rows", maxMatrixDevices)
 	}
@@ -181,22 +193,32 @@ func (p *matrixParser) header() error {
 	for _, b := range p.blocks {
 		have[b.label] = true
 	}
-	best := -1 << 30
-	for _, text := range joins(p.lines[start:first], p.width) {
-		columns, twice := headerLabels(text)
-		score := 0
-		for _, c := range columns {
-			score--
-			if have[p.rowLabel(c, have)] {
-				score += 2
+	// What is above the header may begin with a label too, and another line,
+	// such as the command's, part them.
+	starts := []int{start}
+	for i := start + 1; i < first && len(starts) < 8; i++ {
+		if len(labels(p.lines[i].text)) > 0 && len(labels(p.lines[i-1].text)) == 0 {
+			starts = append(starts, i)
+		}
+	}
+	best, at, twice := -1<<30, 0, ""
+	for _, s := range starts {
+		for _, text := range joins(p.lines[s:first], p.width) {
+			columns, double := headerLabels(text)
+			score := 0
+			for _, c := range columns {
+				score--
+				if have[p.rowLabel(c, have)] {
+					score += 2
+				}
+			}
+			if score > best && len(columns) > 0 {
+				best, p.columns, at, twice = score, columns, s, double
 			}
 		}
-		if score > best && len(columns) > 0 {
-			best, p.columns = score, columns
-			if twice != "" {
-				defer p.warn(p.lines[start].number, "%s heads two columns; the first is taken", twice)
-			}
-		}
+	}
+	if twice != "" {
+		p.warn(p.lines[at].number, "%s heads two columns; the first is taken", twice)
 	}
 	if len(p.columns) > maxMatrixDevices {
 		return fmt.Errorf("matrix of more than %d devices", maxMatrixDevices)
@@ -319,7 +341,7 @@ type matrixParts struct{ classes, rest []string }
 // best takes the way of joining a row's lines that yields the most classes.
 func (p *matrixParser) best(b matrixBlock, columns int) matrixParts {
 	var best matrixParts
-	score := -1
+	score, off := -1, 0
 	for _, text := range joins(b.lines, p.width) {
 		f := tokens(text)
 		if len(f) == 0 {
@@ -333,8 +355,12 @@ func (p *matrixParser) best(b matrixBlock, columns int) matrixParts {
 			}
 		}
 		n -= len(parts.classes)
-		if n > score {
-			best, score = parts, n
+		// Of those that yield as many the one whose affinities are as many as
+		// the header has.
+		o := len(mendLists(parts.rest)) - p.affinityColumns
+		o = max(o, -o)
+		if n > score || n == score && o < off {
+			best, score, off = parts, n, o
 		}
 	}
 	return best
@@ -355,16 +381,7 @@ func cutRow(f []string, columns int) matrixParts {
 // that is the GPU's memory.
 func (p *matrixParser) affinities(parts matrixParts, line int, label string) matrixRow {
 	var row matrixRow
-	var f []string
-	// A terminal breaks a list into a few parts; the rest is something else.
-	for _, s := range parts.rest[:min(len(parts.rest), 64)] {
-		// A list that was broken ends in the middle.
-		if k := len(f) - 1; k >= 0 && (strings.HasSuffix(f[k], ",") || strings.HasSuffix(f[k], "-") || strings.HasPrefix(s, ",") || strings.HasPrefix(s, "-")) {
-			f[k] += s
-			continue
-		}
-		f = append(f, s)
-	}
+	f := mendLists(parts.rest)
 	for i, s := range f {
 		if s == "N/A" || i > 2 {
 			continue

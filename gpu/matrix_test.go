@@ -137,7 +137,8 @@ func table(text string) (header string, rows []string, rest string) {
 		rest = "\n\nLegend" + rest
 	}
 	lines := strings.Split(strings.Trim(body, "\n"), "\n")
-	return lines[0], lines[1:], rest
+	first := slices.IndexFunc(lines, func(l string) bool { return len(labels(l)) > 0 }) // below the command, or nothing
+	return lines[max(first, 0)], lines[max(first, 0)+1:], rest
 }
 
 func rebuild(header string, rows []string, rest string) string {
@@ -226,6 +227,9 @@ func variants() map[string]func(string) string {
 		"GPU0 A100 before it": func(s string) string {
 			return "GPU0 A100\n" + s
 		},
+		"GPU0 A100 and the command before it": func(s string) string {
+			return "GPU0 A100\n$ nvidia-smi topo -m\n" + s
+		},
 		"blank lines": onTable(func(s string) string { return "\n\n" + strings.ReplaceAll(s, "\n", "\n\n") }),
 		"labels run together": func(s string) string {
 			header, rows, rest := table(s)
@@ -260,7 +264,7 @@ func variants() map[string]func(string) string {
 			for _, l := range legendLine.FindAllStringSubmatch(rest, -1) {
 				header = regexp.MustCompile(`\b`+l[1]+`\b`).ReplaceAllString(header, l[2])
 				for i := range rows {
-					rows[i] = regexp.MustCompile(`^`+l[1]+`\t`).ReplaceAllString(rows[i], l[2]+"\t")
+					rows[i] = regexp.MustCompile(`^`+l[1]+`\b`).ReplaceAllString(rows[i], l[2])
 				}
 			}
 			rest, _, _ = strings.Cut(rest, "\nNIC Legend")
@@ -270,7 +274,7 @@ func variants() map[string]func(string) string {
 			header, rows, rest := table(s)
 			for _, l := range legendLine.FindAllStringSubmatch(rest, -1) {
 				for i := range rows {
-					rows[i] = regexp.MustCompile(`^`+l[1]+`\t`).ReplaceAllString(rows[i], l[2]+"\t")
+					rows[i] = regexp.MustCompile(`^`+l[1]+`\b`).ReplaceAllString(rows[i], l[2])
 				}
 			}
 			return rebuild(header, rows, rest)

@@ -136,3 +136,18 @@ func shorten(s string) string {
 	}
 	return s
 }
+
+// mendLists joins the parts of lists of cpus that a terminal broke: a list that
+// was broken ends in the middle.
+func mendLists(rest []string) []string {
+	var f []string
+	// A list is broken into a few parts; the rest is something else.
+	for _, s := range rest[:min(len(rest), 64)] {
+		if k := len(f) - 1; k >= 0 && (strings.HasSuffix(f[k], ",") || strings.HasSuffix(f[k], "-") || strings.HasPrefix(s, ",") || strings.HasPrefix(s, "-")) {
+			f[k] += s
+			continue
+		}
+		f = append(f, s)
+	}
+	return f
+}

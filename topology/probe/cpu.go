@@ -44,8 +44,7 @@ func (r *reader) online() topology.CPUSet {
 // and package is asked for the rest: a machine of 512 PUs has thousands of
 // files here, and the probe is on the path of every start.
 func (r *reader) cores(n *topology.Node) {
-	packages := map[int]topology.CPUSet{}
-	packageOf := map[int]int{} // PU to package, as told by another PU
+	packageOf := map[int]int{} // PU to its place in n.Packages, as told by another PU
 	var done topology.CPUSet
 	var lost []int
 	for _, cpu := range n.Online.Slice() {
@@ -63,29 +62,22 @@ func (r *reader) cores(n *topology.Node) {
 		} else if !siblings.Has(cpu) {
 			r.warn("/sys/"+dir+"thread_siblings_list", "cpu %d is not in its own core, which has %q", cpu, siblings)
 		}
-		// A PU that another core has already, or a list that leaves out its
-		// own cpu, must not make a PU belong to two cores or to none.
-		c.PUs = siblings.Intersect(n.Online).Minus(done).Add(cpu)
 		if id, ok := r.sysInt(dir + "core_id"); ok {
 			c.Index = id
 		}
+		// A PU that another core has already, or a list that leaves out its
+		// own cpu, must not make a PU belong to two cores or to none.
+		c.PUs = siblings.Intersect(n.Online).Minus(done).Add(cpu)
+		if c.PUs.Count() > 1 && r.computeUnit(c) {
+			c.PUs = topology.NewCPUSet(cpu)
+		}
 		p, known := packageOf[cpu]
 		if !known {
-			if p, known = r.sysInt(dir + "physical_package_id"); known {
-				members, ok := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
-				if !ok {
-					members, _ = r.sysCPUs(dir+"package_cpus_list", dir+"package_cpus")
-				}
-				members = members.Intersect(n.Online)
-				for _, m := range members.Slice() {
-					packageOf[m] = p
-				}
-			}
+			p, known = r.pkg(n, packageOf, cpu, dir)
 		}
 		if known {
-			// Some ARM and virtual machines say -1: one package, unnumbered.
-			c.Package = max(p, 0)
-			packages[c.Package] = packages[c.Package].Union(c.PUs)
+			c.Package = n.Packages[p].Index
+			n.Packages[p].CPUs = n.Packages[p].CPUs.Union(c.PUs)
 		}
 		done = done.Union(c.PUs)
 		n.Cores = append(n.Cores, c)
@@ -93,11 +85,57 @@ func (r *reader) cores(n *topology.Node) {
 	if len(lost) > 0 {
 		r.warn("/sys/"+cpuDir, "no core topology for cpus %s: each is taken for a core of its own", topology.NewCPUSet(lost...))
 	}
-	for id, cpus := range packages {
-		n.Packages = append(n.Packages, topology.Package{Index: id, CPUs: cpus})
-	}
-	slices.SortFunc(n.Packages, func(a, b topology.Package) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortStableFunc(n.Packages, func(a, b topology.Package) int { return cmp.Compare(a.Index, b.Index) })
 	slices.SortFunc(n.Cores, topology.CompareCores)
+}
+
+// computeUnit reports whether the PUs that a kernel has as threads of one core
+// are cores of their own: AMD's processors of 2011 to 2016 have two cores in a
+// module, with numbers of their own.
+func (r *reader) computeUnit(c topology.Core) bool {
+	if c.Index < 0 {
+		return false
+	}
+	other := c.PUs.Slice()[1]
+	id, ok := r.sysInt(fmt.Sprintf("%s/cpu%d/topology/core_id", cpuDir, other))
+	return ok && id >= 0 && id != c.Index
+}
+
+// pkg finds the package of a cpu, whose topology is in dir, and returns its
+// place in n.Packages, a new one unless another of its cpus has been there. A
+// package is the cpus that the kernel has together: on some machines (s390,
+// ia64) many have one number.
+func (r *reader) pkg(n *topology.Node, packageOf map[int]int, cpu int, dir string) (int, bool) {
+	id, numbered := r.sysInt(dir + "physical_package_id")
+	id = max(id, 0) // some ARM and virtual machines say -1: one package, unnumbered
+	members, ok := r.sysCPUs(dir+"core_siblings_list", dir+"core_siblings")
+	if !ok {
+		members, _ = r.sysCPUs(dir+"package_cpus_list", dir+"package_cpus")
+	}
+	members = members.Intersect(n.Online)
+	if !numbered && !members.Has(cpu) {
+		return 0, false
+	}
+	p := -1
+	if !members.Has(cpu) { // not told: the number has to do
+		members = topology.NewCPUSet(cpu)
+		p = slices.IndexFunc(n.Packages, func(p topology.Package) bool { return p.Index == id })
+	}
+	for _, m := range members.Slice() { // one of its cpus that was not told
+		if q, taken := packageOf[m]; p < 0 && taken && n.Packages[q].Index == id {
+			p = q
+		}
+	}
+	if p < 0 {
+		p = len(n.Packages)
+		n.Packages = append(n.Packages, topology.Package{Index: id})
+	}
+	for _, m := range members.Slice() {
+		if _, taken := packageOf[m]; !taken {
+			packageOf[m] = p
+		}
+	}
+	return p, true
 }
 
 // maxCacheIndex is more than any machine's number of caches seen by a PU.
@@ -106,8 +144,8 @@ const maxCacheIndex = 16
 // caches collects data and unified caches. Virtual machines often show none.
 func (r *reader) caches(n *topology.Node) {
 	var seen [maxCacheIndex]topology.CPUSet // PUs whose cache of that index is known
-	for _, core := range n.Cores {
-		cpu := core.PUs.First()
+	end := 0                                // index after the last that any PU has
+	for _, cpu := range n.Online.Slice() {
 		for i := range seen {
 			if seen[i].Has(cpu) {
 				continue
@@ -115,20 +153,30 @@ func (r *reader) caches(n *topology.Node) {
 			dir := fmt.Sprintf("%s/cpu%d/cache/index%d/", cpuDir, cpu, i)
 			kind, ok := r.read(r.sys, "/sys", dir+"type")
 			if !ok {
-				break
+				// cpus of several kinds in a machine have different ones
+				if i > 0 && i >= end || !r.cachesAbove(cpu, i) {
+					break
+				}
+				continue
 			}
+			end = max(end, i+1)
+			shared, _ := r.sysCPUs(dir+"shared_cpu_list", dir+"shared_cpu_map")
+			if shared.IsEmpty() {
+				// Seen on virtual machines and old kernels: what the kernel has
+				// for a core has the cache.
+				dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
+				shared, _ = r.sysCPUs(dir+"thread_siblings_list", dir+"thread_siblings")
+			}
+			shared = shared.Intersect(n.Online).Add(cpu)
 			if kind == "Instruction" {
-				seen[i] = seen[i].Union(core.PUs)
+				seen[i] = seen[i].Union(shared)
 				continue
 			}
 			level, ok := r.sysInt(dir + "level")
 			if !ok {
 				continue
 			}
-			c := topology.Cache{Level: level, Unified: kind == "Unified", Size: r.cacheSize(dir + "size")}
-			shared, _ := r.sysCPUs(dir+"shared_cpu_list", dir+"shared_cpu_map")
-			// An empty map, seen on virtual machines, means a private cache.
-			c.CPUs = shared.Intersect(n.Online).Union(core.PUs)
+			c := topology.Cache{Level: level, Unified: kind == "Unified", Size: r.cacheSize(dir + "size"), CPUs: shared}
 			seen[i] = seen[i].Union(c.CPUs)
 			n.Caches = append(n.Caches, c)
 		}
@@ -136,6 +184,12 @@ func (r *reader) caches(n *topology.Node) {
 	slices.SortStableFunc(n.Caches, func(a, b topology.Cache) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.CPUs.First(), b.CPUs.First()))
 	})
+}
+
+// cachesAbove reports whether a cpu has a cache of an index above i.
+func (r *reader) cachesAbove(cpu, i int) bool {
+	list := r.entries(fmt.Sprintf("%s/cpu%d/cache", cpuDir, cpu), "index").Slice()
+	return len(list) > 0 && list[len(list)-1] > i
 }
 
 func (r *reader) cacheSize(path string) *uint64 {

@@ -16,13 +16,16 @@ func (r *reader) dies(n *topology.Node) {
 		var done topology.CPUSet
 		for _, c := range n.Cores {
 			cpu := c.PUs.First()
-			if c.Package != p.Index || done.Has(cpu) {
+			if !p.CPUs.Has(cpu) || done.Has(cpu) {
 				continue
 			}
 			dir := fmt.Sprintf("%s/cpu%d/topology/", cpuDir, cpu)
 			set, ok := r.sysCPUs(dir+"die_cpus_list", dir+"die_cpus")
 			if !ok {
 				break // this package's are not known, or are all there is
+			}
+			if set.Intersect(n.Online).Count() == 1 && len(n.Cores) > 2 {
+				break // ARM's firmware may call every core a die
 			}
 			d := topology.Die{Index: len(dies), Package: p.Index}
 			if id, ok := r.sysInt(dir + "die_id"); ok && id >= 0 {

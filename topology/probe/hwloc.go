@@ -268,19 +268,6 @@ func (h *hwlocFile) node() topology.Node {
 	return n
 }
 
-// hwlocArch is GOARCH for the kernel's word.
-func hwlocArch(s string) string {
-	switch s {
-	case "x86_64":
-		return "amd64"
-	case "aarch64":
-		return "arm64"
-	case "i386", "i486", "i586", "i686":
-		return "386"
-	}
-	return s
-}
-
 // count sets the PUs of every object. What an object's PUs are is told by those
 // below it: the cpuset attribute of some versions has offline ones too.
 func (h *hwlocFile) count(o *hwlocObject) topology.CPUSet {
@@ -318,6 +305,15 @@ func (h *hwlocFile) memory(n *topology.Node, o *hwlocObject) {
 	}
 	if o != h.root {
 		return
+	}
+	if len(n.NUMA) == 0 && h.version == 1 && len(h.warnings) == 0 {
+		// Version 1 has no NUMA node where the kernel said nothing of any:
+		// the machine's memory is that of all of it.
+		d := topology.NUMANode{CPUs: n.Online}
+		if v, err := strconv.ParseUint(o.attrs["local_memory"], 10, 64); err == nil && v > 0 {
+			d.Memory = &v
+		}
+		n.NUMA = append(n.NUMA, d)
 	}
 	total := uint64(0)
 	for _, d := range n.NUMA {

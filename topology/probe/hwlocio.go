@@ -78,6 +78,9 @@ func (h *hwlocFile) devices(n *topology.Node) {
 			}
 			if _, twice := at[d.Address]; twice {
 				h.warn(o.line, "PCI device %s is there twice", d.Address)
+				if o.kind == "PCIDev" {
+					pci = d.Address // what is on it is at that address, whichever it is
+				}
 				break
 			}
 			d.Host, d.Parent, d.NUMA, d.CPUs = host, parent, numa, cpus
@@ -391,4 +394,17 @@ func compareNatural(a, b string) int {
 		a, b = a[i:], b[j:]
 	}
 	return cmp.Compare(len(a), len(b))
+}
+
+// hwlocArch is GOARCH for the kernel's word.
+func hwlocArch(s string) string {
+	switch s {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	case "i386", "i486", "i586", "i686":
+		return "386"
+	}
+	return s
 }

@@ -54,11 +54,18 @@ func (r *reader) numa(n *topology.Node) {
 	if online, ok := r.sysCPUs(nodeDir+"/online", ""); ok && online.Overlaps(indices) {
 		indices = indices.Intersect(online)
 	}
+	var placed topology.CPUSet
 	for _, i := range indices.Slice() {
 		dir := fmt.Sprintf("%s/node%d/", nodeDir, i)
 		d := topology.NUMANode{Index: i}
 		cpus, _ := r.sysCPUs(dir+"cpulist", dir+"cpumap")
 		d.CPUs = cpus.Intersect(n.Online)
+		if told := placed.Intersect(d.CPUs); !told.IsEmpty() {
+			// Firmware that gives all nodes all cpus tells nothing by it.
+			r.warn("/sys/"+dir+"cpulist", "cpus %s are near another NUMA node already: node %d is left out", told, i)
+			continue
+		}
+		placed = placed.Union(d.CPUs)
 		if text, ok := r.read(r.sys, "/sys", dir+"meminfo"); ok {
 			d.Memory = r.meminfo("/sys/"+dir+"meminfo", text, "MemTotal:")
 		}

@@ -56,7 +56,8 @@ func hostBridge(name string) (string, bool) {
 type pciNode struct {
 	topology.PCIDevice
 	at     pciAddress
-	linked bool // the tree is known from the directory's link
+	above  []string // bridges, the nearest first
+	linked bool     // the tree is known from the directory's link
 	keep   bool
 }
 
@@ -83,13 +84,26 @@ func (r *reader) pci(n *topology.Node) {
 		d := &pciNode{at: at}
 		d.Address, d.NUMA = e.Name(), -1
 		if link, err := fs.ReadLink(r.sys, pciDir+"/"+d.Address); err == nil {
-			d.Host, d.Parent, d.linked = pciParent(link)
+			d.Host, d.above, d.linked = pciParent(link)
 		}
 		found[d.Address] = d
 		if d.Class, ok = r.pciClass(d.Address); ok {
 			d.keep = pciOfInterest(d.Class)
 		} else {
 			unknown = append(unknown, d.Address)
+		}
+	}
+	// The nearest bridge that the bus lists: records and virtual machines leave
+	// some out.
+	for _, d := range found {
+		if len(d.above) > 0 {
+			d.Parent = d.above[0]
+		}
+		for _, up := range d.above {
+			if found[up] != nil {
+				d.Parent = up
+				break
+			}
 		}
 	}
 	// What has devices below it is a bridge, whether it says so or not.
@@ -156,19 +170,19 @@ func pciOfInterest(class uint32) bool {
 	return false
 }
 
-// pciParent reads host bridge and bridge from the link of a device:
-// ../../../devices/pci0000:00/0000:00:03.0/0000:01:00.0.
-func pciParent(link string) (host, parent string, ok bool) {
-	parts := strings.Split(path.Dir(link), "/")
+// pciParent reads host bridge and bridges, the nearest first, from the link of a
+// device: ../../../devices/pci0000:00/0000:00:03.0/0000:01:00.0.
+func pciParent(link string) (host string, above []string, ok bool) {
+	parts := strings.Split(path.Dir(path.Clean(link)), "/")
 	for k := len(parts) - 1; k >= 0; k-- {
 		if bus, yes := hostBridge(parts[k]); yes {
-			return bus, parent, true
+			return bus, above, true
 		}
-		if _, yes := parsePCI(parts[k]); yes && parent == "" {
-			parent = parts[k]
+		if _, yes := parsePCI(parts[k]); yes {
+			above = append(above, parts[k])
 		}
 	}
-	return "", "", false
+	return "", nil, false
 }
 
 // pciUnlinked finds bridges in records that have no links: by the bus that the

@@ -135,26 +135,26 @@ func (r *reader) sysInt(path string) (int, bool) {
 	return v, true
 }
 
-// sysCPUs reads a set from the list file, or from the mask file where old
-// kernels have no other. empty lists are a valid answer.
+// sysCPUs reads a set from the mask file, which every kernel has and hwloc goes
+// by, or from the list file where that is missing or broken; an empty set is a
+// valid answer. mask "" is a list alone.
 func (r *reader) sysCPUs(list, mask string) (topology.CPUSet, bool) {
-	if s, ok := r.read(r.sys, "/sys", list); ok {
-		set, err := topology.ParseCPUSet(s)
-		if err == nil {
-			return set, true
+	if mask != "" {
+		if s, ok := r.read(r.sys, "/sys", mask); ok {
+			set, err := topology.ParseCPUMask(s)
+			if err == nil {
+				return set, true
+			}
+			r.warn("/sys/"+mask, "%v", err)
 		}
-		r.warn("/sys/"+list, "%v", err)
 	}
-	if mask == "" {
-		return topology.CPUSet{}, false
-	}
-	s, ok := r.read(r.sys, "/sys", mask)
+	s, ok := r.read(r.sys, "/sys", list)
 	if !ok {
 		return topology.CPUSet{}, false
 	}
-	set, err := topology.ParseCPUMask(s)
+	set, err := topology.ParseCPUSet(s)
 	if err != nil {
-		r.warn("/sys/"+mask, "%v", err)
+		r.warn("/sys/"+list, "%v", err)
 		return topology.CPUSet{}, false
 	}
 	return set, true
