@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,6 +40,34 @@ func helper(mode string, args []string) {
 		st, err := p.Wait()
 		fail(err)
 		os.Exit(st.ExitCode)
+	case "killfork": // kills while it forks and collects garbage
+		f := NewForker()
+		stop := make(chan struct{})
+		go func() {
+			for {
+				runtime.GC()
+				time.Sleep(300 * time.Microsecond)
+			}
+		}()
+		go func() {
+			defer close(stop)
+			extra := slices.Repeat([]*os.File{os.Stdin}, 500) // takes its time between fork and exec
+			for range 300 {
+				if p, err := f.Start(Cmd{Path: "/bin/true", Args: []string{"true"}, Extra: extra, KillWithParent: true}); err == nil {
+					_, _ = p.Wait()
+				}
+			}
+		}()
+		for {
+			_, err := KillTree(os.Getpid(), 5*time.Second)
+			fail(err)
+			select {
+			case <-stop:
+				fmt.Println("done")
+				return
+			default:
+			}
+		}
 	case "nursery": // children from a forker and from a thread that ends
 		f := NewForker()
 		p, err := f.Start(Cmd{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, KillWithParent: true})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -274,6 +275,11 @@ func (k *killer) run(deadline time.Time, list func(visit func(int)) error, root 
 	stopBy := time.Now().Add(time.Until(deadline) / 4)
 	for quiet := 0; quiet < 2 && time.Now().Before(stopBy); {
 		calm := true
+		// A child of ours that is stopped between fork and exec keeps the thread
+		// that forked it in the kernel, as vfork does; the next collection of
+		// garbage would wait for that thread, and this function for the
+		// collection. With the lock held no fork is under way.
+		syscall.ForkLock.RLock()
 		err := list(func(pid int) {
 			s, err := readStat(pid)
 			if err != nil || s.settled() && k.seen[pid] == s.start {
@@ -282,6 +288,7 @@ func (k *killer) run(deadline time.Time, list func(visit func(int)) error, root 
 			calm = calm && s.settled()
 			k.signal(s, unix.SIGSTOP)
 		})
+		syscall.ForkLock.RUnlock()
 		if err != nil {
 			return nil, err
 		}
@@ -376,6 +383,8 @@ func SignalTree(root, sig int, exclude ...int) error {
 	// All are found before the first may die: its children would be another's.
 	var all []int
 	k.walk(root, func(pid int) { all = append(all, pid) })
+	syscall.ForkLock.RLock() // see run: sig may be SIGSTOP
+	defer syscall.ForkLock.RUnlock()
 	var errs []error
 	for _, pid := range all {
 		if err := unix.Kill(pid, unix.Signal(sig)); err != nil && err != unix.ESRCH {

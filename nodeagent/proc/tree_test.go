@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -268,5 +270,23 @@ func BenchmarkKillTreeOfOne(b *testing.B) {
 			b.Fatal(err)
 		}
 		_, _ = p.Wait()
+	}
+}
+
+// A child that is stopped between fork and exec would stop the whole process at
+// its next collection of garbage, for ever: the test itself could not tell.
+func TestKillTreeWhileForking(t *testing.T) {
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), "PROC_TEST_HELPER=killfork")
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hung := time.AfterFunc(60*time.Second, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
+	defer hung.Stop()
+	if err := c.Wait(); err != nil || !strings.Contains(out.String(), "done") {
+		t.Fatalf("it hung or failed: %v\n%s", err, out.String())
 	}
 }

@@ -259,11 +259,13 @@ echo gone
 
 // TestGangEnds holds that whatever ends one member ends the gang on all, in
 // time, with a verdict that names the cause.
-// joined waits until so many members are connected to the primary: without MPI
-// ranks run before that, and nobody misses a member that never came.
+// joined waits until so many members are connected to the primary and have said
+// what they had to say: without MPI ranks run before that, and nobody misses a
+// member that never came.
 func (g *crew) joined(members int) {
 	g.on(0, "sh", "-c", fmt.Sprintf(`for i in $(seq 400); do
-		[ $(ss -Htn state established "sport = :%d" | wc -l) -ge %d ] && exit 0
+		ss -Htni state established "sport = :%d" | grep -o "lastrcv:[0-9]*" |
+			awk -F: '$2 >= 300 { quiet++ } END { exit !(quiet >= %d) }' && exit 0
 		sleep 0.05
 	done
 	exit 1`, g.peers[0].Port, members))
