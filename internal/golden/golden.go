@@ -8,7 +8,7 @@ import (
 )
 
 // Variable names the folder of recorded data, in place of ../shared/data
-// beside the source tree.
+// beside the source tree; it may be relative to the tree's root.
 const Variable = "GANGWAY_DATA"
 
 // Dir returns a folder of the recorded data; it skips the test where the
@@ -17,7 +17,10 @@ func Dir(t testing.TB, sub string) string {
 	t.Helper()
 	root := os.Getenv(Variable)
 	if root == "" {
-		root = filepath.Join(sourceRoot(t), "..", "shared", "data")
+		root = filepath.Join("..", "shared", "data")
+	}
+	if !filepath.IsAbs(root) { // go test runs in the package's folder
+		root = filepath.Join(sourceRoot(t), root)
 	}
 	dir := filepath.Join(root, sub)
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
