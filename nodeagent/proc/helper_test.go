@@ -46,28 +46,29 @@ func helper(mode string, args []string) {
 		go func() {
 			for {
 				runtime.GC()
-				time.Sleep(300 * time.Microsecond)
+				time.Sleep(2 * time.Millisecond)
 			}
 		}()
 		go func() {
 			defer close(stop)
-			extra := slices.Repeat([]*os.File{os.Stdin}, 500) // takes its time between fork and exec
-			for range 300 {
-				if p, err := f.Start(Cmd{Path: "/bin/true", Args: []string{"true"}, Extra: extra, KillWithParent: true}); err == nil {
-					_, _ = p.Wait()
-				}
+			extra := slices.Repeat([]*os.File{os.Stdin}, 4_000) // takes its time between fork and exec
+			for range 100 {
+				p, err := f.Start(Cmd{Path: "/bin/true", Args: []string{"true"}, Extra: extra, KillWithParent: true})
+				fail(err)
+				_, err = p.Wait()
+				fail(err)
 			}
 		}()
-		for {
-			_, err := KillTree(os.Getpid(), 5*time.Second)
-			fail(err)
-			select {
-			case <-stop:
-				fmt.Println("done")
-				return
-			default:
-			}
+		for range 4 {
+			go func() {
+				for {
+					_, err := KillTree(os.Getpid(), 20*time.Millisecond)
+					fail(err)
+				}
+			}()
 		}
+		<-stop
+		fmt.Println("done")
 	case "nursery": // children from a forker and from a thread that ends
 		f := NewForker()
 		p, err := f.Start(Cmd{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, KillWithParent: true})

@@ -284,7 +284,7 @@ func TestKillTreeWhileForking(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	hung := time.AfterFunc(60*time.Second, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
+	hung := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
 	defer hung.Stop()
 	if err := c.Wait(); err != nil || !strings.Contains(out.String(), "done") {
 		t.Fatalf("it hung or failed: %v\n%s", err, out.String())
