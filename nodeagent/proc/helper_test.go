@@ -52,7 +52,7 @@ func helper(mode string, args []string) {
 		go func() {
 			defer close(stop)
 			extra := slices.Repeat([]*os.File{os.Stdin}, 4_000) // takes its time between fork and exec
-			for range 100 {
+			for range 300 {
 				p, err := f.Start(Cmd{Path: "/bin/true", Args: []string{"true"}, Extra: extra, KillWithParent: true})
 				fail(err)
 				_, err = p.Wait()
