@@ -193,6 +193,8 @@ func TestUpDeletedWhileAway(t *testing.T) {
 	if tasks("t") != 1 || tasks("u") != 1 {
 		t.Fatal("the tasks have left no files")
 	}
+	// A job whose shims may still be there is not gone before its node is back.
+	waitFor(t, "n1 has nothing left of them", 20*time.Second, func() bool { return s.nodeState("n1") == "idle" })
 	_ = agent.Process.Kill()
 	<-agent.done
 	if status, body := s.ask(c, "", "DELETE", "/jobs/stays/tasks/u?"+apiVersion, ""); status != 200 {
@@ -201,8 +203,15 @@ func TestUpDeletedWhileAway(t *testing.T) {
 	if status, body := s.ask(c, "", "DELETE", "/jobs/goes?"+apiVersion, ""); status != 202 {
 		t.Fatalf("delete: %d %s", status, body)
 	}
+	var last string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the job, at last: %s", last)
+		}
+	})
 	waitFor(t, "the job is gone", 20*time.Second, func() bool {
-		status, _ := s.ask(c, "", "GET", "/jobs/goes?"+apiVersion, "")
+		status, body := s.ask(c, "", "GET", "/jobs/goes?"+apiVersion, "")
+		last = body
 		return status == 404
 	})
 	if folders("goes") != 1 {
