@@ -128,6 +128,20 @@ func newGround(f *Fabric, t *job.TaskSpec, name func(int) string, caps []capacit
 	return g
 }
 
+// share counts what leaves hold of ranks that share cores, which matters where
+// the gang has no number of nodes.
+func (g *ground) share() {
+	if g.task.RanksPerNode > 0 || g.task.Nodes > 0 {
+		return
+	}
+	for l, nodes := range g.nodes {
+		g.weight[l] = 0
+		for _, i := range nodes {
+			g.weight[l] += g.caps[i].most
+		}
+	}
+}
+
 // place puts a gang under the lowest domain that holds it, the tightest of
 // several, on as few leaves as can be. most limits the leaves; 0: any number.
 func (g *ground) place(most int) []share {
@@ -402,8 +416,12 @@ func (p *planner) spread(w *Pending, caps []capacity) ([]share, *job.Reason) {
 	}
 	g := newGround(p.fabric, t, p.name, caps)
 	shares := g.place(0)
+	if shares == nil && t.Oversubscribe {
+		g.share()
+		shares = g.place(0)
+	}
 	if shares == nil {
-		return fit(t, p.name, caps), nil // no sum held it: ranks that share cores
+		return fit(t, p.name, caps), nil // no sum held it
 	}
 	if t.Switches == 0 {
 		return shares, nil

@@ -230,6 +230,17 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
+// A gang that shares cores keeps to the leaves that it asks for too.
+func TestSwitchesSharedCores(t *testing.T) {
+	d, v := tree(t, "a=2 b=2")
+	f := NewFabric(d)
+	spec := job.TaskSpec{ID: "t", Kind: job.Gang, Ranks: 20, Oversubscribe: true, Switches: 1, Command: []string{"x"}}.Resolve()
+	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Since: noon, Try: job.Try{Range: job.Range{Hi: 1}}}}
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "a=2" {
+		t.Errorf("20 ranks on 8 cores, one leaf: on %s", got)
+	}
+}
+
 // On any flat fabric of few leaves no choice has fewer of them, and the lowest
 // common switch is as low as any choice's.
 func TestFabricFewest(t *testing.T) {
