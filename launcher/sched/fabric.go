@@ -86,6 +86,7 @@ type ground struct {
 	nodes  [][]int // by leaf, the nodes that can take ranks, in the user's order
 	weight []int   // by leaf, in the unit of want
 	want   int     // nodes, or ranks if the gang has no number of nodes
+	uneven bool    // nodes of a gang with a number of nodes may take any share
 }
 
 // newGround asks where a gang may go. Hosts that the fabric does not have get a
@@ -143,8 +144,25 @@ func (g *ground) share() {
 }
 
 // place puts a gang under the lowest domain that holds it, the tightest of
-// several, on as few leaves as can be. most limits the leaves; 0: any number.
+// several, on as few leaves as can be. most limits the leaves; 0: any number. A
+// gang with a number of nodes is spread evenly if that is possible at all, since
+// the fullest node sets its pace.
 func (g *ground) place(most int) []share {
+	s := g.lowest(most)
+	if s != nil || g.task.RanksPerNode > 0 || g.task.Nodes == 0 {
+		return s
+	}
+	u := *g
+	u.uneven = true
+	u.weight = make([]int, len(g.nodes))
+	for l, nodes := range g.nodes {
+		u.weight[l] = len(nodes)
+	}
+	return u.lowest(most)
+}
+
+// lowest is place for one way to weigh the leaves.
+func (g *ground) lowest(most int) []share {
 	everywhere := domain{last: len(g.nodes), level: 1 << 30}
 	type candidate struct {
 		domain
@@ -319,7 +337,15 @@ func (g *ground) fit(chosen []int, quota map[int]int) []share {
 			caps = append(caps, g.caps[i])
 		}
 	}
-	out := fit(g.task, func(i int) string { return g.name(list[i]) }, caps)
+	var out []share
+	switch {
+	case g.uneven:
+		out = fitUneven(g.task, caps)
+	case g.task.RanksPerNode == 0 && g.task.Nodes > 0:
+		out = fitEven(g.task, caps)
+	default:
+		out = fit(g.task, func(i int) string { return g.name(list[i]) }, caps)
+	}
 	for k := range out {
 		out[k].node = list[out[k].node]
 	}
@@ -332,7 +358,10 @@ func (g *ground) largest(nodes []int, n int) []int {
 		return nodes
 	}
 	enough := g.task.RanksPerNode
-	if enough == 0 {
+	switch {
+	case g.uneven:
+		enough = g.task.Ranks
+	case enough == 0:
 		enough = (g.task.Ranks + g.task.Nodes - 1) / g.task.Nodes
 	}
 	out := slices.Clone(nodes)
@@ -486,7 +515,9 @@ func (p *planner) hopeless(t *job.TaskSpec) map[int]bool {
 	g := idle(p.fabric, t, p.nodes)
 	out := map[int]bool{}
 	for l, nodes := range g.nodes {
-		if g.fit([]int{l}, nil) == nil {
+		u := *g
+		u.uneven = t.RanksPerNode == 0 && t.Nodes > 0
+		if g.fit([]int{l}, nil) == nil && (!u.uneven || u.fit([]int{l}, nil) == nil) {
 			for _, i := range nodes {
 				out[i] = true
 			}

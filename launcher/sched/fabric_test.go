@@ -241,6 +241,27 @@ func TestSwitchesSharedCores(t *testing.T) {
 	}
 }
 
+// Where no even spread fits, an uneven one keeps to one leaf as well.
+func TestFabricUneven(t *testing.T) {
+	root := topology.Domain{Level: 2}
+	var v View
+	for l, cores := range [][]int{{0}, {0, 0, 1, 3}, {0}, {1}} {
+		d := topology.Domain{Name: fmt.Sprintf("l%d", l), Level: 1}
+		for i, c := range cores {
+			h := fmt.Sprintf("l%d-%d", l, i)
+			d.Hosts = append(d.Hosts, h)
+			v.Nodes = append(v.Nodes, testNode(h, c))
+		}
+		root.Children = append(root.Children, d)
+	}
+	f := NewFabric(root)
+	spec := job.TaskSpec{ID: "t", Kind: job.Gang, Nodes: 2, Ranks: 4, Command: []string{"x"}}.Resolve()
+	v.Pending = []Pending{{Task: "t", Name: "j/t", Spec: &spec, Try: job.Try{Range: job.Range{Hi: 1}}}}
+	if got := used(t, f, Plan(noon, with(v, f), Policy{})); got != "l1=2" {
+		t.Errorf("4 ranks on 2 nodes of 1 and 3 cores: on %s", got)
+	}
+}
+
 // On any flat fabric of few leaves no choice has fewer of them, and the lowest
 // common switch is as low as any choice's.
 func TestFabricFewest(t *testing.T) {
@@ -278,16 +299,24 @@ func TestFabricFewest(t *testing.T) {
 		if len(got.Place) == 0 {
 			return
 		}
-		ranks := 0
+		ranks, even := 0, spec.RanksPerNode == 0 && spec.Nodes > 0
 		on := map[string]bool{}
 		for _, p := range got.Place[0].Parts {
 			ranks += p.Ranks
+			even = even && p.Ranks >= spec.Ranks/spec.Nodes && p.Ranks <= (spec.Ranks+spec.Nodes-1)/spec.Nodes
 			on[f.Leaf(p.Node)] = true
 		}
 		if ranks != spec.Ranks {
 			t.Fatalf("%d ranks placed of %d", ranks, spec.Ranks)
 		}
 		caps := capacities(len(v.Nodes), func(i int) *slots { return left(v.Nodes[i], everyHold) }, &spec, everything)
+		name := func(i int) string { return v.Nodes[i].Name }
+		oracle := func(c []capacity) []share { return fit(&spec, name, c) }
+		if even { // which goes before fewer leaves
+			oracle = func(c []capacity) []share { return fitEven(&spec, c) }
+		} else if spec.RanksPerNode == 0 && spec.Nodes > 0 && fitEven(&spec, caps) != nil {
+			t.Fatalf("an uneven spread where an even one fits:\n%+v\n%+v", spec, got.Place[0])
+		}
 		for set := range 1 << leaves {
 			n := 0
 			sub := slices.Clone(caps)
@@ -303,8 +332,8 @@ func TestFabricFewest(t *testing.T) {
 					sub[i] = capacity{-1, -1}
 				}
 			}
-			if n < len(on) && fit(&spec, func(i int) string { return v.Nodes[i].Name }, sub) != nil {
-				t.Fatalf("%d leaves are used, %b would do:\n%+v\n%+v", len(on), set, spec, got.Place[0])
+			if n < len(on) && oracle(sub) != nil {
+				t.Fatalf("%d leaves are used, those of the bits %b would do:\n%+v\n%+v", len(on), set, spec, got.Place[0])
 			}
 		}
 	})

@@ -29,8 +29,7 @@ func fit(t *job.TaskSpec, names func(int) string, caps []capacity) []share {
 		rest := t.Ranks % t.RanksPerNode
 		return fitSizes(caps, t.RanksPerNode, t.Ranks/t.RanksPerNode, rest, min(rest, 1))
 	case t.Nodes > 0:
-		small, big := t.Ranks/t.Nodes, t.Ranks%t.Nodes
-		if s := fitSizes(caps, small+1, big, small, t.Nodes-big); s != nil {
+		if s := fitEven(t, caps); s != nil {
 			return s
 		}
 		return fitUneven(t, caps)
@@ -73,6 +72,12 @@ func fitSizes(caps []capacity, big, bigs, small, smalls int) []share {
 		}
 	}
 	return nil
+}
+
+// fitEven gives all nodes of a gang the same number of ranks, or some one more.
+func fitEven(t *job.TaskSpec, caps []capacity) []share {
+	small, big := t.Ranks/t.Nodes, t.Ranks%t.Nodes
+	return fitSizes(caps, small+1, big, small, t.Nodes-big)
 }
 
 // fitUneven puts a gang that does not fit evenly on the nodes that can take
