@@ -13,7 +13,8 @@ package wire
 //	2  2026-11-23  kept tasks: output in files, the file service, the task's user;
 //	               Gone answers Goodbye; usage samples; retention of task directories;
 //	               unread results; the jobs' folders in inventories;
-//	               an idle agent of another version is renewed; GPUs are looked at when asked
+//	               an idle agent of another version is renewed; GPUs are looked at when asked;
+//	               preflight, ranks dealt in rounds, autopsies
 const Version = 2
 
 // OldestVersion is the oldest protocol that this build still speaks. Of a

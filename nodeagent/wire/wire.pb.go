@@ -348,6 +348,86 @@ func (Stream) EnumDescriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
+// Death is the kind of a gang's death.
+type Death int32
+
+const (
+	Death_DEATH_UNSPECIFIED Death = 0
+	Death_DEATH_EXIT        Death = 1  // a rank ended with a status
+	Death_DEATH_ABORT       Death = 2  // MPI_Abort
+	Death_DEATH_CRASH       Death = 3  // segmentation fault, bus error, abort(), ...
+	Death_DEATH_MEMORY      Death = 4  // out of memory
+	Death_DEATH_KILLED      Death = 5  // a signal from outside
+	Death_DEATH_SHIM        Death = 6  // gangway's own process on a node was ended
+	Death_DEATH_SILENT      Death = 7  // a node is cut off or down
+	Death_DEATH_LAUNCH      Death = 8  // it did not come to run
+	Death_DEATH_PREFLIGHT   Death = 9  // a check before the start
+	Death_DEATH_LIMIT       Death = 10 // time limit
+	Death_DEATH_CANCELLED   Death = 11
+	Death_DEATH_MPIRUN      Death = 12 // mpirun failed though no rank did
+)
+
+// Enum value maps for Death.
+var (
+	Death_name = map[int32]string{
+		0:  "DEATH_UNSPECIFIED",
+		1:  "DEATH_EXIT",
+		2:  "DEATH_ABORT",
+		3:  "DEATH_CRASH",
+		4:  "DEATH_MEMORY",
+		5:  "DEATH_KILLED",
+		6:  "DEATH_SHIM",
+		7:  "DEATH_SILENT",
+		8:  "DEATH_LAUNCH",
+		9:  "DEATH_PREFLIGHT",
+		10: "DEATH_LIMIT",
+		11: "DEATH_CANCELLED",
+		12: "DEATH_MPIRUN",
+	}
+	Death_value = map[string]int32{
+		"DEATH_UNSPECIFIED": 0,
+		"DEATH_EXIT":        1,
+		"DEATH_ABORT":       2,
+		"DEATH_CRASH":       3,
+		"DEATH_MEMORY":      4,
+		"DEATH_KILLED":      5,
+		"DEATH_SHIM":        6,
+		"DEATH_SILENT":      7,
+		"DEATH_LAUNCH":      8,
+		"DEATH_PREFLIGHT":   9,
+		"DEATH_LIMIT":       10,
+		"DEATH_CANCELLED":   11,
+		"DEATH_MPIRUN":      12,
+	}
+)
+
+func (x Death) Enum() *Death {
+	p := new(Death)
+	*p = x
+	return p
+}
+
+func (x Death) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Death) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_proto_enumTypes[6].Descriptor()
+}
+
+func (Death) Type() protoreflect.EnumType {
+	return &file_wire_proto_enumTypes[6]
+}
+
+func (x Death) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Death.Descriptor instead.
+func (Death) EnumDescriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{6}
+}
+
 type FailureCode int32
 
 const (
@@ -371,6 +451,7 @@ const (
 	FailureCode_FAILURE_INTERNAL        FailureCode = 17
 	FailureCode_FAILURE_MPIRUN          FailureCode = 18 // mpirun failed though no rank did
 	FailureCode_FAILURE_MEMORY          FailureCode = 19
+	FailureCode_FAILURE_PREFLIGHT       FailureCode = 20 // a check of the node or of the gang before the start
 )
 
 // Enum value maps for FailureCode.
@@ -396,6 +477,7 @@ var (
 		17: "FAILURE_INTERNAL",
 		18: "FAILURE_MPIRUN",
 		19: "FAILURE_MEMORY",
+		20: "FAILURE_PREFLIGHT",
 	}
 	FailureCode_value = map[string]int32{
 		"FAILURE_UNSPECIFIED":     0,
@@ -418,6 +500,7 @@ var (
 		"FAILURE_INTERNAL":        17,
 		"FAILURE_MPIRUN":          18,
 		"FAILURE_MEMORY":          19,
+		"FAILURE_PREFLIGHT":       20,
 	}
 )
 
@@ -432,11 +515,11 @@ func (x FailureCode) String() string {
 }
 
 func (FailureCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_proto_enumTypes[6].Descriptor()
+	return file_wire_proto_enumTypes[7].Descriptor()
 }
 
 func (FailureCode) Type() protoreflect.EnumType {
-	return &file_wire_proto_enumTypes[6]
+	return &file_wire_proto_enumTypes[7]
 }
 
 func (x FailureCode) Number() protoreflect.EnumNumber {
@@ -445,7 +528,7 @@ func (x FailureCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCode.Descriptor instead.
 func (FailureCode) EnumDescriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 // Range is the half-open interval [lo, hi) of task indices in an array. A
@@ -2232,6 +2315,8 @@ type Assignment struct {
 	Smt              uint32                 `protobuf:"varint,64,opt,name=smt,proto3" json:"smt,omitempty"`                           // PUs to use of each core; 0: as the binding has it
 	Optimize         string                 `protobuf:"bytes,65,opt,name=optimize,proto3" json:"optimize,omitempty"`                  // gpu|cpu, for bind auto; "": gpu
 	NoGreedy         bool                   `protobuf:"varint,66,opt,name=no_greedy,json=noGreedy,proto3" json:"no_greedy,omitempty"` // for bind auto: a rank stays within a NUMA node
+	Preflight        string                 `protobuf:"bytes,67,opt,name=preflight,proto3" json:"preflight,omitempty"`                // off|fast|full; "": fast
+	RankList         string                 `protobuf:"bytes,68,opt,name=rank_list,json=rankList,proto3" json:"rank_list,omitempty"`  // this node's ranks where they are not consecutive, e.g. "0,4,8"; "": first_rank and those that follow
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2602,6 +2687,20 @@ func (x *Assignment) GetNoGreedy() bool {
 	return false
 }
 
+func (x *Assignment) GetPreflight() string {
+	if x != nil {
+		return x.Preflight
+	}
+	return ""
+}
+
+func (x *Assignment) GetRankList() string {
+	if x != nil {
+		return x.RankList
+	}
+	return ""
+}
+
 type ToShim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2844,6 +2943,7 @@ type Peer struct {
 	FirstRank     uint32                 `protobuf:"varint,7,opt,name=first_rank,json=firstRank,proto3" json:"first_rank,omitempty"`
 	Ranks         uint32                 `protobuf:"varint,8,opt,name=ranks,proto3" json:"ranks,omitempty"`
 	Cpus          string                 `protobuf:"bytes,9,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	RankList      string                 `protobuf:"bytes,10,opt,name=rank_list,json=rankList,proto3" json:"rank_list,omitempty"` // as Assignment.rank_list
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2937,6 +3037,13 @@ func (x *Peer) GetRanks() uint32 {
 func (x *Peer) GetCpus() string {
 	if x != nil {
 		return x.Cpus
+	}
+	return ""
+}
+
+func (x *Peer) GetRankList() string {
+	if x != nil {
+		return x.RankList
 	}
 	return ""
 }
@@ -3667,7 +3774,7 @@ type LaunchPlan struct {
 	HostfilePath  string                 `protobuf:"bytes,8,opt,name=hostfile_path,json=hostfilePath,proto3" json:"hostfile_path,omitempty"`
 	Hostfile      string                 `protobuf:"bytes,9,opt,name=hostfile,proto3" json:"hostfile,omitempty"`
 	Program       string                 `protobuf:"bytes,10,opt,name=program,proto3" json:"program,omitempty"` // absolute
-	Via           string                 `protobuf:"bytes,11,opt,name=via,proto3" json:"via,omitempty"`         // mpirun|direct|primary
+	Via           string                 `protobuf:"bytes,11,opt,name=via,proto3" json:"via,omitempty"`         // mpirun|direct|pmi|primary
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4089,6 +4196,7 @@ type Result struct {
 	FirstRank     int32                  `protobuf:"varint,12,opt,name=first_rank,json=firstRank,proto3" json:"first_rank,omitempty"` // that failed; -1: none
 	FirstNode     string                 `protobuf:"bytes,13,opt,name=first_node,json=firstNode,proto3" json:"first_node,omitempty"`
 	Warnings      []string               `protobuf:"bytes,14,rep,name=warnings,proto3" json:"warnings,omitempty"` // what did not go as it should, though it did not fail the attempt
+	Autopsy       *Autopsy               `protobuf:"bytes,15,opt,name=autopsy,proto3" json:"autopsy,omitempty"`   // on the primary, of an attempt that did not end well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4221,6 +4329,176 @@ func (x *Result) GetWarnings() []string {
 	return nil
 }
 
+func (x *Result) GetAutopsy() *Autopsy {
+	if x != nil {
+		return x.Autopsy
+	}
+	return nil
+}
+
+// Autopsy is what the primary found of a gang's death. How each rank ended is
+// in Result.ranks.
+type Autopsy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Death         Death                  `protobuf:"varint,1,opt,name=death,proto3,enum=gangway.wire.v1.Death" json:"death,omitempty"`
+	Rank          int32                  `protobuf:"zigzag32,2,opt,name=rank,proto3" json:"rank,omitempty"`           // that died first; -1: none did
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`              // where it began; "" unknown
+	How           string                 `protobuf:"bytes,4,opt,name=how,proto3" json:"how,omitempty"`                // in words, e.g. "segmentation fault"
+	Phase         string                 `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`            // of the first rank, see RankExit.phase
+	Said          string                 `protobuf:"bytes,6,opt,name=said,proto3" json:"said,omitempty"`              // MPI_Abort's message; "" none
+	AtNs          int64                  `protobuf:"varint,7,opt,name=at_ns,json=atNs,proto3" json:"at_ns,omitempty"` // unix, the node's clock
+	Suspects      []*Suspect             `protobuf:"bytes,8,rep,name=suspects,proto3" json:"suspects,omitempty"`      // nodes, most suspected first
+	Told          uint32                 `protobuf:"varint,9,opt,name=told,proto3" json:"told,omitempty"`             // ranks of which an end is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Autopsy) Reset() {
+	*x = Autopsy{}
+	mi := &file_wire_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autopsy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autopsy) ProtoMessage() {}
+
+func (x *Autopsy) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autopsy.ProtoReflect.Descriptor instead.
+func (*Autopsy) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Autopsy) GetDeath() Death {
+	if x != nil {
+		return x.Death
+	}
+	return Death_DEATH_UNSPECIFIED
+}
+
+func (x *Autopsy) GetRank() int32 {
+	if x != nil {
+		return x.Rank
+	}
+	return 0
+}
+
+func (x *Autopsy) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Autopsy) GetHow() string {
+	if x != nil {
+		return x.How
+	}
+	return ""
+}
+
+func (x *Autopsy) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Autopsy) GetSaid() string {
+	if x != nil {
+		return x.Said
+	}
+	return ""
+}
+
+func (x *Autopsy) GetAtNs() int64 {
+	if x != nil {
+		return x.AtNs
+	}
+	return 0
+}
+
+func (x *Autopsy) GetSuspects() []*Suspect {
+	if x != nil {
+		return x.Suspects
+	}
+	return nil
+}
+
+func (x *Autopsy) GetTold() uint32 {
+	if x != nil {
+		return x.Told
+	}
+	return 0
+}
+
+// Suspect is a node that may be at fault, rather than the program.
+type Suspect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suspect) Reset() {
+	*x = Suspect{}
+	mi := &file_wire_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suspect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suspect) ProtoMessage() {}
+
+func (x *Suspect) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suspect.ProtoReflect.Descriptor instead.
+func (*Suspect) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Suspect) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Suspect) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type RankExit struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Rank            uint32                 `protobuf:"varint,1,opt,name=rank,proto3" json:"rank,omitempty"`
@@ -4229,13 +4507,14 @@ type RankExit struct {
 	KilledByGangway bool                   `protobuf:"varint,4,opt,name=killed_by_gangway,json=killedByGangway,proto3" json:"killed_by_gangway,omitempty"`
 	LastStderr      string                 `protobuf:"bytes,5,opt,name=last_stderr,json=lastStderr,proto3" json:"last_stderr,omitempty"`
 	EndNs           int64                  `protobuf:"varint,6,opt,name=end_ns,json=endNs,proto3" json:"end_ns,omitempty"`
+	Phase           string                 `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"` // where it was in MPI: start|init|running|finalize|done, "" unknown
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4247,7 +4526,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4260,7 +4539,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -4305,6 +4584,13 @@ func (x *RankExit) GetEndNs() int64 {
 	return 0
 }
 
+func (x *RankExit) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
 // Failure says what went wrong in words for the person who reads it.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4318,7 +4604,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4330,7 +4616,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4343,7 +4629,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -4390,7 +4676,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4688,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4701,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4491,7 +4777,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4503,7 +4789,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4516,7 +4802,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -4739,8 +5025,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xdc\n" +
-	"\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x97\v\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4798,7 +5083,9 @@ const file_wire_proto_rawDesc = "" +
 	"\athreads\x18? \x01(\rR\athreads\x12\x10\n" +
 	"\x03smt\x18@ \x01(\rR\x03smt\x12\x1a\n" +
 	"\boptimize\x18A \x01(\tR\boptimize\x12\x1b\n" +
-	"\tno_greedy\x18B \x01(\bR\bnoGreedy\"\xaf\x03\n" +
+	"\tno_greedy\x18B \x01(\bR\bnoGreedy\x12\x1c\n" +
+	"\tpreflight\x18C \x01(\tR\tpreflight\x12\x1b\n" +
+	"\trank_list\x18D \x01(\tR\brankList\"\xaf\x03\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
@@ -4812,7 +5099,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04file\x18\t \x01(\v2\x1a.gangway.wire.v1.FileChunkH\x00R\x04fileB\x03\n" +
 	"\x01m\"5\n" +
 	"\x06Launch\x12+\n" +
-	"\x05peers\x18\x01 \x03(\v2\x15.gangway.wire.v1.PeerR\x05peers\"\xe1\x01\n" +
+	"\x05peers\x18\x01 \x03(\v2\x15.gangway.wire.v1.PeerR\x05peers\"\xfe\x01\n" +
 	"\x04Peer\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4823,7 +5110,9 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"first_rank\x18\a \x01(\rR\tfirstRank\x12\x14\n" +
 	"\x05ranks\x18\b \x01(\rR\x05ranks\x12\x12\n" +
-	"\x04cpus\x18\t \x01(\tR\x04cpus\"/\n" +
+	"\x04cpus\x18\t \x01(\tR\x04cpus\x12\x1b\n" +
+	"\trank_list\x18\n" +
+	" \x01(\tR\brankList\"/\n" +
 	"\x03End\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\bR\x03now\" \n" +
@@ -4903,7 +5192,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"6\n" +
 	"\x06Notice\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
-	"\awarning\x18\x02 \x01(\bR\awarning\"\xd5\x03\n" +
+	"\awarning\x18\x02 \x01(\bR\awarning\"\x89\x04\n" +
 	"\x06Result\x12,\n" +
 	"\x05range\x18\x01 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -4922,7 +5211,21 @@ const file_wire_proto_rawDesc = "" +
 	"first_rank\x18\f \x01(\x05R\tfirstRank\x12\x1d\n" +
 	"\n" +
 	"first_node\x18\r \x01(\tR\tfirstNode\x12\x1a\n" +
-	"\bwarnings\x18\x0e \x03(\tR\bwarnings\"\xb7\x01\n" +
+	"\bwarnings\x18\x0e \x03(\tR\bwarnings\x122\n" +
+	"\aautopsy\x18\x0f \x01(\v2\x18.gangway.wire.v1.AutopsyR\aautopsy\"\xfa\x01\n" +
+	"\aAutopsy\x12,\n" +
+	"\x05death\x18\x01 \x01(\x0e2\x16.gangway.wire.v1.DeathR\x05death\x12\x12\n" +
+	"\x04rank\x18\x02 \x01(\x11R\x04rank\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x10\n" +
+	"\x03how\x18\x04 \x01(\tR\x03how\x12\x14\n" +
+	"\x05phase\x18\x05 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04said\x18\x06 \x01(\tR\x04said\x12\x13\n" +
+	"\x05at_ns\x18\a \x01(\x03R\x04atNs\x124\n" +
+	"\bsuspects\x18\b \x03(\v2\x18.gangway.wire.v1.SuspectR\bsuspects\x12\x12\n" +
+	"\x04told\x18\t \x01(\rR\x04told\"/\n" +
+	"\aSuspect\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\xcd\x01\n" +
 	"\bRankExit\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -4930,7 +5233,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x11killed_by_gangway\x18\x04 \x01(\bR\x0fkilledByGangway\x12\x1f\n" +
 	"\vlast_stderr\x18\x05 \x01(\tR\n" +
 	"lastStderr\x12\x15\n" +
-	"\x06end_ns\x18\x06 \x01(\x03R\x05endNs\"}\n" +
+	"\x06end_ns\x18\x06 \x01(\x03R\x05endNs\x12\x14\n" +
+	"\x05phase\x18\a \x01(\tR\x05phase\"}\n" +
 	"\aFailure\x120\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1c.gangway.wire.v1.FailureCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
@@ -4991,7 +5295,24 @@ const file_wire_proto_rawDesc = "" +
 	"\x0eLAUNCH_PRIMARY\x10\x01*.\n" +
 	"\x06Stream\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x00\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x01*\xcd\x03\n" +
+	"\rSTREAM_STDERR\x10\x01*\xf5\x01\n" +
+	"\x05Death\x12\x15\n" +
+	"\x11DEATH_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"DEATH_EXIT\x10\x01\x12\x0f\n" +
+	"\vDEATH_ABORT\x10\x02\x12\x0f\n" +
+	"\vDEATH_CRASH\x10\x03\x12\x10\n" +
+	"\fDEATH_MEMORY\x10\x04\x12\x10\n" +
+	"\fDEATH_KILLED\x10\x05\x12\x0e\n" +
+	"\n" +
+	"DEATH_SHIM\x10\x06\x12\x10\n" +
+	"\fDEATH_SILENT\x10\a\x12\x10\n" +
+	"\fDEATH_LAUNCH\x10\b\x12\x13\n" +
+	"\x0fDEATH_PREFLIGHT\x10\t\x12\x0f\n" +
+	"\vDEATH_LIMIT\x10\n" +
+	"\x12\x13\n" +
+	"\x0fDEATH_CANCELLED\x10\v\x12\x10\n" +
+	"\fDEATH_MPIRUN\x10\f*\xe4\x03\n" +
 	"\vFailureCode\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FAILURE_NOT_FOUND\x10\x01\x12\x1a\n" +
@@ -5013,7 +5334,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x0fFAILURE_BINDING\x10\x10\x12\x14\n" +
 	"\x10FAILURE_INTERNAL\x10\x11\x12\x12\n" +
 	"\x0eFAILURE_MPIRUN\x10\x12\x12\x12\n" +
-	"\x0eFAILURE_MEMORY\x10\x132Z\n" +
+	"\x0eFAILURE_MEMORY\x10\x13\x12\x15\n" +
+	"\x11FAILURE_PREFLIGHT\x10\x142Z\n" +
 	"\bLauncher\x12N\n" +
 	"\aSession\x12\x1d.gangway.wire.v1.AgentMessage\x1a .gangway.wire.v1.LauncherMessage(\x010\x01B\x1dZ\x1bgangway/nodeagent/wire;wireb\x06proto3"
 
@@ -5029,8 +5351,8 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -5038,122 +5360,128 @@ var file_wire_proto_goTypes = []any{
 	(FileError)(0),          // 3: gangway.wire.v1.FileError
 	(LaunchMode)(0),         // 4: gangway.wire.v1.LaunchMode
 	(Stream)(0),             // 5: gangway.wire.v1.Stream
-	(FailureCode)(0),        // 6: gangway.wire.v1.FailureCode
-	(*Range)(nil),           // 7: gangway.wire.v1.Range
-	(*AttemptName)(nil),     // 8: gangway.wire.v1.AttemptName
-	(*AgentMessage)(nil),    // 9: gangway.wire.v1.AgentMessage
-	(*NodeUpdate)(nil),      // 10: gangway.wire.v1.NodeUpdate
-	(*Gone)(nil),            // 11: gangway.wire.v1.Gone
-	(*Usage)(nil),           // 12: gangway.wire.v1.Usage
-	(*Hello)(nil),           // 13: gangway.wire.v1.Hello
-	(*Inventory)(nil),       // 14: gangway.wire.v1.Inventory
-	(*ShimState)(nil),       // 15: gangway.wire.v1.ShimState
-	(*Claim)(nil),           // 16: gangway.wire.v1.Claim
-	(*ShimGone)(nil),        // 17: gangway.wire.v1.ShimGone
-	(*AgentError)(nil),      // 18: gangway.wire.v1.AgentError
-	(*LauncherMessage)(nil), // 19: gangway.wire.v1.LauncherMessage
-	(*Look)(nil),            // 20: gangway.wire.v1.Look
-	(*Welcome)(nil),         // 21: gangway.wire.v1.Welcome
-	(*Desired)(nil),         // 22: gangway.wire.v1.Desired
-	(*Heartbeat)(nil),       // 23: gangway.wire.v1.Heartbeat
-	(*Goodbye)(nil),         // 24: gangway.wire.v1.Goodbye
-	(*FileRequest)(nil),     // 25: gangway.wire.v1.FileRequest
-	(*FileReply)(nil),       // 26: gangway.wire.v1.FileReply
-	(*FileEntry)(nil),       // 27: gangway.wire.v1.FileEntry
-	(*Assignment)(nil),      // 28: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 29: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 30: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 31: gangway.wire.v1.Peer
-	(*End)(nil),             // 32: gangway.wire.v1.End
-	(*Signal)(nil),          // 33: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 34: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 35: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 36: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 37: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 38: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 39: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 40: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 41: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 42: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 43: gangway.wire.v1.Started
-	(*Output)(nil),          // 44: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 45: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 46: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 47: gangway.wire.v1.Notice
-	(*Result)(nil),          // 48: gangway.wire.v1.Result
-	(*RankExit)(nil),        // 49: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 50: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 51: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 52: gangway.wire.v1.Frame
+	(Death)(0),              // 6: gangway.wire.v1.Death
+	(FailureCode)(0),        // 7: gangway.wire.v1.FailureCode
+	(*Range)(nil),           // 8: gangway.wire.v1.Range
+	(*AttemptName)(nil),     // 9: gangway.wire.v1.AttemptName
+	(*AgentMessage)(nil),    // 10: gangway.wire.v1.AgentMessage
+	(*NodeUpdate)(nil),      // 11: gangway.wire.v1.NodeUpdate
+	(*Gone)(nil),            // 12: gangway.wire.v1.Gone
+	(*Usage)(nil),           // 13: gangway.wire.v1.Usage
+	(*Hello)(nil),           // 14: gangway.wire.v1.Hello
+	(*Inventory)(nil),       // 15: gangway.wire.v1.Inventory
+	(*ShimState)(nil),       // 16: gangway.wire.v1.ShimState
+	(*Claim)(nil),           // 17: gangway.wire.v1.Claim
+	(*ShimGone)(nil),        // 18: gangway.wire.v1.ShimGone
+	(*AgentError)(nil),      // 19: gangway.wire.v1.AgentError
+	(*LauncherMessage)(nil), // 20: gangway.wire.v1.LauncherMessage
+	(*Look)(nil),            // 21: gangway.wire.v1.Look
+	(*Welcome)(nil),         // 22: gangway.wire.v1.Welcome
+	(*Desired)(nil),         // 23: gangway.wire.v1.Desired
+	(*Heartbeat)(nil),       // 24: gangway.wire.v1.Heartbeat
+	(*Goodbye)(nil),         // 25: gangway.wire.v1.Goodbye
+	(*FileRequest)(nil),     // 26: gangway.wire.v1.FileRequest
+	(*FileReply)(nil),       // 27: gangway.wire.v1.FileReply
+	(*FileEntry)(nil),       // 28: gangway.wire.v1.FileEntry
+	(*Assignment)(nil),      // 29: gangway.wire.v1.Assignment
+	(*ToShim)(nil),          // 30: gangway.wire.v1.ToShim
+	(*Launch)(nil),          // 31: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 32: gangway.wire.v1.Peer
+	(*End)(nil),             // 33: gangway.wire.v1.End
+	(*Signal)(nil),          // 34: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 35: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 36: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 37: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 38: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 39: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 40: gangway.wire.v1.FromShim
+	(*Ready)(nil),           // 41: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 42: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 43: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 44: gangway.wire.v1.Started
+	(*Output)(nil),          // 45: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 46: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 47: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 48: gangway.wire.v1.Notice
+	(*Result)(nil),          // 49: gangway.wire.v1.Result
+	(*Autopsy)(nil),         // 50: gangway.wire.v1.Autopsy
+	(*Suspect)(nil),         // 51: gangway.wire.v1.Suspect
+	(*RankExit)(nil),        // 52: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 53: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 54: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 55: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
-	7,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
-	13, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
-	14, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	39, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
-	17, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
-	18, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
-	26, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
-	11, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
-	12, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
-	10, // 9: gangway.wire.v1.AgentMessage.node_update:type_name -> gangway.wire.v1.NodeUpdate
-	15, // 10: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
-	16, // 11: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
-	8,  // 12: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
+	8,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
+	14, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
+	15, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
+	40, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	18, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
+	19, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
+	27, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
+	12, // 7: gangway.wire.v1.AgentMessage.gone:type_name -> gangway.wire.v1.Gone
+	13, // 8: gangway.wire.v1.AgentMessage.usage:type_name -> gangway.wire.v1.Usage
+	11, // 9: gangway.wire.v1.AgentMessage.node_update:type_name -> gangway.wire.v1.NodeUpdate
+	16, // 10: gangway.wire.v1.Inventory.shims:type_name -> gangway.wire.v1.ShimState
+	17, // 11: gangway.wire.v1.Inventory.foreign:type_name -> gangway.wire.v1.Claim
+	9,  // 12: gangway.wire.v1.ShimState.name:type_name -> gangway.wire.v1.AttemptName
 	0,  // 13: gangway.wire.v1.ShimState.phase:type_name -> gangway.wire.v1.Phase
-	8,  // 14: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
-	8,  // 15: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
+	9,  // 14: gangway.wire.v1.ShimGone.name:type_name -> gangway.wire.v1.AttemptName
+	9,  // 15: gangway.wire.v1.AgentError.name:type_name -> gangway.wire.v1.AttemptName
 	1,  // 16: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
-	21, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
-	22, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	29, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
-	23, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
-	24, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
-	25, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
-	20, // 23: gangway.wire.v1.LauncherMessage.look:type_name -> gangway.wire.v1.Look
-	28, // 24: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
+	22, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
+	23, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
+	30, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	24, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
+	25, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
+	26, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
+	21, // 23: gangway.wire.v1.LauncherMessage.look:type_name -> gangway.wire.v1.Look
+	29, // 24: gangway.wire.v1.Desired.set:type_name -> gangway.wire.v1.Assignment
 	2,  // 25: gangway.wire.v1.FileRequest.op:type_name -> gangway.wire.v1.FileOp
 	3,  // 26: gangway.wire.v1.FileReply.code:type_name -> gangway.wire.v1.FileError
-	27, // 27: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
-	8,  // 28: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
+	28, // 27: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
+	9,  // 28: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
 	4,  // 29: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	30, // 30: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	32, // 31: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	33, // 32: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	34, // 33: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	35, // 34: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	36, // 35: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	37, // 36: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	38, // 37: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	31, // 38: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	8,  // 39: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	40, // 40: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	42, // 41: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	43, // 42: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	44, // 43: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	45, // 44: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	48, // 45: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	47, // 46: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	46, // 47: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	41, // 48: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	50, // 49: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	31, // 30: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	33, // 31: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	34, // 32: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	35, // 33: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	36, // 34: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	37, // 35: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	38, // 36: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	39, // 37: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	32, // 38: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	9,  // 39: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	41, // 40: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	43, // 41: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	44, // 42: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	45, // 43: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	46, // 44: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	49, // 45: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	48, // 46: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	47, // 47: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	42, // 48: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	53, // 49: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
 	5,  // 50: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	7,  // 51: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	50, // 52: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	49, // 53: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	6,  // 54: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	28, // 55: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	51, // 56: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	29, // 57: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	39, // 58: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	15, // 59: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	9,  // 60: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	19, // 61: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	61, // [61:62] is the sub-list for method output_type
-	60, // [60:61] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	8,  // 51: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	53, // 52: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	52, // 53: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	50, // 54: gangway.wire.v1.Result.autopsy:type_name -> gangway.wire.v1.Autopsy
+	6,  // 55: gangway.wire.v1.Autopsy.death:type_name -> gangway.wire.v1.Death
+	51, // 56: gangway.wire.v1.Autopsy.suspects:type_name -> gangway.wire.v1.Suspect
+	7,  // 57: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	29, // 58: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	54, // 59: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	30, // 60: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	40, // 61: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	16, // 62: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	10, // 63: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	20, // 64: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	64, // [64:65] is the sub-list for method output_type
+	63, // [63:64] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -5202,7 +5530,7 @@ func file_wire_proto_init() {
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
 	}
-	file_wire_proto_msgTypes[45].OneofWrappers = []any{
+	file_wire_proto_msgTypes[47].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -5213,8 +5541,8 @@ func file_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   46,
+			NumEnums:      8,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
