@@ -20,12 +20,13 @@ const (
 	greetHead = 15
 	kindStar  = 1
 	kindPipe  = 2
+	kindTree  = 3
 
 	// MaxMeta is the longest meta of a stream in bytes.
 	MaxMeta = 1<<16 - 1
 
 	greetWait  = 5 * time.Second // for TLS and the greeting
-	maxPending = 256             // connections within it, several for each node of a gang
+	maxPending = 256             // connections within it, and two for each node of a gang
 )
 
 // stream is one end of a Stream.
@@ -179,7 +180,7 @@ func (m *Mesh) accept() {
 		}
 		// A member greets within milliseconds: who has waited longest is no
 		// member.
-		if len(m.pending) >= maxPending {
+		if len(m.pending) >= maxPending+2*len(m.peers) {
 			_ = m.pending[0].Close()
 			m.pending = m.pending[1:]
 		}
@@ -221,8 +222,12 @@ func (m *Mesh) welcome(raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
-	if kind == kindStar {
+	switch kind {
+	case kindStar:
 		m.welcomeStar(from, tc)
+		return
+	case kindTree:
+		m.attachLink(from, tc)
 		return
 	}
 	s, err := m.track(from, tc)
@@ -264,7 +269,9 @@ func (m *Mesh) refusal(kind byte, from int) string {
 		return "not the primary"
 	case kind == kindStar && m.ready:
 		return "this node has joined already"
-	case kind != kindStar && kind != kindPipe:
+	case kind == kindTree && (m.self == 0 || m.ex.parentOf(from) != m.self || m.peers[from].link != nil):
+		return "no such link in the tree"
+	case kind != kindStar && kind != kindPipe && kind != kindTree:
 		return "unknown kind of connection"
 	}
 	return ""
