@@ -207,7 +207,7 @@ func (m *Mesh) linkUp() (*conn, error) {
 	if c := m.linkOf(parent); c != nil {
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*greetWait)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*m.greetLimit())
 	defer cancel()
 	pause := 20 * time.Millisecond
 	for {
@@ -240,22 +240,34 @@ func (m *Mesh) linkUp() (*conn, error) {
 }
 
 // attachLink makes tc the link with a neighbour that is not the primary; nil
-// when there is one or the mesh is closing.
+// when the mesh is closing. A child that dials anew gave up on its first
+// connection before it had used it, which this end may not have noticed yet.
 func (m *Mesh) attachLink(peer int, tc *tls.Conn) *conn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.peers[peer]
-	if m.closing || p.link != nil || p.down != nil {
+	if m.closing || p.down != nil {
 		_ = tc.NetConn().Close()
 		return nil
+	}
+	if p.link != nil {
+		p.link.fail(errors.New("replaced"))
 	}
 	c := m.newConn(tc)
 	p.link = c
 	m.wg.Go(func() { c.write(m.Heartbeat, m.Silence, frame(fBeat, m.self, peer, nil)) })
 	m.wg.Go(func() {
-		m.readAll(peer, c)
+		heard := m.readAll(peer, c)
 		close(c.ended)
-		m.linkLost(peer, c.cause())
+		m.mu.Lock()
+		lost := p.link == c
+		if lost && !heard && peer > m.self { // a child that never used it dials again
+			p.link, lost = nil, false
+		}
+		m.mu.Unlock()
+		if lost {
+			m.linkLost(peer, c.cause())
+		}
 	})
 	return c
 }

@@ -358,8 +358,9 @@ func (m *Mesh) read(peer int, c *conn) {
 	}
 }
 
-// readAll handles what comes until the connection ends.
-func (m *Mesh) readAll(peer int, c *conn) {
+// readAll handles what comes until the connection ends, and says whether
+// anything came.
+func (m *Mesh) readAll(peer int, c *conn) (heard bool) {
 	r := bufio.NewReaderSize(alive{c.tc, m.Silence}, 16<<10)
 	for {
 		kind, from, to, n, err := readHead(r)
@@ -371,14 +372,15 @@ func (m *Mesh) readAll(peer int, c *conn) {
 			if _, err = io.ReadFull(r, payload); err == nil {
 				if err := m.handle(peer, kind, from, to, payload); err != nil {
 					c.fail(err)
-					return
+					return true
 				}
 			}
 		}
 		if err != nil {
 			c.fail(ended(err))
-			return
+			return heard
 		}
+		heard = true
 	}
 }
 

@@ -346,7 +346,7 @@ func (m *Mesh) markDown(peer int, why error) {
 		p.link.fail(why)
 	}
 	// A link may still bring what a member sent before it left; its end counts.
-	if left := errors.Is(why, ErrLeft); !left || p.link == nil {
+	if left := errors.Is(why, ErrLeft); !left || p.link == nil || p.link.cause() != nil {
 		m.ex.down(peer, fmt.Errorf("mesh: %s: %w", p, why), left)
 	}
 	for s := range p.streams {

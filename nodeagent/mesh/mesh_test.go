@@ -46,7 +46,7 @@ type recorder struct {
 	block chan struct{} // not nil: messages wait for it
 }
 
-func newRecorder() *recorder { return &recorder{ch: make(chan news, 100_000)} }
+func newRecorder() *recorder { return &recorder{ch: make(chan news, 10_000)} }
 
 func (r *recorder) Message(from int, msg []byte) {
 	if r.block != nil {
