@@ -349,6 +349,7 @@ func (s *shim) part(outputEnd uint64) *wire.Result {
 			r.MaxRssBytes = max(r.MaxRssBytes, peak)
 		}
 	}
+	bound(r, tailsOf(len(s.peers)))
 	return r
 }
 
@@ -397,6 +398,7 @@ func (s *shim) conclude(late bool) {
 			own.Failure.Message += "; not heard of: rank " + lost
 		}
 	}
+	bound(own, resultTails)
 	s.record(own)
 }
 
