@@ -21,13 +21,14 @@ type sink struct {
 	verbose  bool
 	bindings bool // where ranks are bound is printed
 	plan     bool // only the plan is printed
+	notes    bool // also notices that warn of nothing
 	labels   bool
 	out      outputStream
 	err      outputStream
 }
 
 func newSink(a *app, f *runFlags, planOnly bool) *sink {
-	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly,
+	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly, notes: f.preflight == "full",
 		out: outputStream{w: a.stdout}, err: outputStream{w: a.stderr}}
 }
 
@@ -72,7 +73,7 @@ func (s *sink) Notice(node, text string, warning bool) {
 		_ = s.event(map[string]any{"type": "notice", "node": node, "text": text, "warning": warning})
 		return
 	}
-	if !warning && !s.verbose {
+	if !warning && !s.verbose && !s.notes {
 		return
 	}
 	if node != "" {
