@@ -138,7 +138,10 @@ func (c *checker) choseInterface() bool { return chose(c.plan.Env) }
 
 func chose(env []string) bool {
 	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
+		name, value, _ := strings.Cut(kv, "=")
+		if value == "" {
+			continue
+		}
 		switch name {
 		case "UCX_NET_DEVICES", "FI_TCP_IFACE", "FI_SOCKETS_IFACE", "FI_PROVIDER", "I_MPI_OFI_PROVIDER", "I_MPI_FABRICS", "MPIR_CVAR_CH3_NETWORK_IFACE", "MV2_IBA_HCA":
 			return true

@@ -143,7 +143,9 @@ func TestChecks(t *testing.T) {
 		{"slots", func(g []Facts, p *Plan) { g[1].Ranks = 3 }, "error slots n2: 3 ranks of 1 cores"},
 		{"oversubscribed", func(g []Facts, p *Plan) { g[1].Ranks, p.Oversubscribe = 3, true }, ""},
 		{"library", func(g []Facts, p *Plan) { g[2].Missing = []string{"libgfortran.so.5"} }, "error library n3: libgfortran.so.5"},
-		{"other MPI", func(g []Facts, p *Plan) { g[2].MPI = &Library{Soname: "libmpi.so.40", Path: "/x", Flavour: mpi.OpenMPI} }, "error mpi-library n3: another MPI than on n1"},
+		{"other MPI", func(g []Facts, p *Plan) {
+			g[2].MPI = &Library{Soname: "libmpi.so.40", Path: "/x", Flavour: mpi.OpenMPI}
+		}, "error mpi-library n3: another MPI than on n1"},
 		{"other version", func(g []Facts, p *Plan) { g[2].MPI.File = "libmpi.so.12.1.8" }, "error mpi-library n3: libmpi.so.12.1.8, there libmpi.so.12.2.1"},
 		{"other build", func(g []Facts, p *Plan) { g[2].MPI.Build = "bb" }, "warning mpi-library n3: another build"},
 		{"other size", func(g []Facts, p *Plan) { g[2].MPI.Build, g[2].MPI.Size = "", 7 }, "warning mpi-library n3: another build"},

@@ -217,7 +217,7 @@ func (s *shim) heardChecks(from int, body []byte) {
 	case m.Measure != nil:
 		s.measure(m.Measure.With)
 	case m.Env != nil:
-		s.prep.env = mergeEnv(m.Env, s.prep.env)
+		s.prep.env = mergeEnv(s.prep.env, m.Env)
 	}
 }
 
@@ -290,7 +290,7 @@ func (s *shim) judgeGang() {
 	if s.via == "" {
 		for member, env := range preflight.Settings(gang, plan) {
 			if member == 0 {
-				s.prep.env = mergeEnv(env, s.prep.env)
+				s.prep.env = mergeEnv(s.prep.env, env)
 				continue
 			}
 			s.sayChecks(member, preflightMsg{Env: env})
@@ -324,15 +324,9 @@ func (s *shim) endChecks() {
 		s.end(preflightFailure(bad), false)
 		return
 	}
-	if s.preflightMode() == preflightFull {
-		nodes := fmt.Sprintf("%d nodes", len(c.facts))
-		if len(c.facts) == 1 {
-			nodes = "1 node"
-		}
-		s.notice(false, "preflight: %s checked in %v, %d findings", nodes, time.Since(c.asked).Round(time.Millisecond), len(c.found))
-		if text := preflight.Summary(c.pairs, s.memberName); text != "" {
-			s.notice(false, "preflight: %s", text)
-		}
+	s.notice(false, "preflight: nodes checked: %d, findings: %d, in %v", len(c.facts), len(c.found), time.Since(c.asked).Round(100*time.Microsecond))
+	if text := preflight.Summary(c.pairs, s.memberName); text != "" {
+		s.notice(false, "preflight: %s", text)
 	}
 	if s.via == "" {
 		s.joined(nil)
