@@ -24,6 +24,7 @@ func gangway() Rules {
 			{Path: "mpi", Pure: true, May: []string{"topology"}, Why: "launches are values; who runs them is elsewhere"},
 			{Path: "mpi/pmi", May: []string{"mpi"}, Why: "it serves what mpi describes"},
 
+			{Path: "mpi/preflight", Pure: true, May: []string{"topology", "mpi"}, Why: "facts become findings; who gathers them is elsewhere"},
 			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi"}, Why: "the vocabulary of all launcher packages"},
 			{Path: "launcher/jobfile", May: []string{"launcher/job", "topology/yamltree"}, Why: "files become specs, and back"},
 			{Path: "launcher/sched", Pure: true, May: []string{"launcher/job", "topology"}, Why: "decisions are functions of what is given"},
@@ -45,7 +46,7 @@ func gangway() Rules {
 			{Path: "nodeagent/proc", May: []string{"topology"}, External: []string{sys}, Why: "spawn, bind, limit, kill, reap"},
 			{Path: "nodeagent/mesh", May: []string{"nodeagent/wire", "nodeagent/wire/link"}, External: []string{protobuf}, Why: "the gang's own network"},
 			{Path: "nodeagent/spool", May: []string{"nodeagent/wire"}, External: []string{protobuf}, Why: "results until acknowledged"},
-			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool"}, External: []string{protobuf}, Why: "one job on one node"},
+			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "mpi/preflight", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool"}, External: []string{protobuf}, Why: "one job on one node"},
 			{Path: "nodeagent", May: []string{"nodeagent/...", "topology", "topology/probe", "gpu"}, External: []string{connect, protobuf, "github.com/shirou/gopsutil/v3"}, Why: "the agent"},
 
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},

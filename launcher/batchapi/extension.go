@@ -26,10 +26,11 @@ type extension struct {
 	Oversubscribe  *bool   `json:"oversubscribe,omitempty"`
 	Via            *string `json:"via,omitempty"`
 	Bind           *string `json:"bind,omitempty"`
-	Threads        *int    `json:"threads,omitempty"`  // of a rank
-	SMT            *int    `json:"smt,omitempty"`      // PUs to use of each core
-	Optimize       *string `json:"optimize,omitempty"` // gpu or cpu, for bind auto
-	NoGreedy       *bool   `json:"noGreedy,omitempty"` // for bind auto
+	Threads        *int    `json:"threads,omitempty"`   // of a rank
+	SMT            *int    `json:"smt,omitempty"`       // PUs to use of each core
+	Optimize       *string `json:"optimize,omitempty"`  // gpu or cpu, for bind auto
+	NoGreedy       *bool   `json:"noGreedy,omitempty"`  // for bind auto
+	Preflight      *string `json:"preflight,omitempty"` // off, fast or full
 	Network        *string `json:"network,omitempty"`
 	Switches       *int    `json:"switches,omitempty"`     // leaf switches at most
 	SwitchesWait   *string `json:"switchesWait,omitempty"` // ISO 8601; then any number will do
@@ -54,7 +55,8 @@ func readExtension(g *props) *extension {
 		Via: g.optEnum("via", "auto", "mpirun", "pmi"), Bind: g.optEnum("bind", "auto", "core", "numa", "socket", "gpu", "none"),
 		Threads: g.optNumber("threads", 1<<16), SMT: g.optNumber("smt", 1<<10),
 		Optimize: g.optEnum("optimize", "gpu", "cpu"), NoGreedy: g.optFlag("noGreedy"),
-		Switches: g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
+		Preflight: g.optEnum("preflight", "off", "fast", "full"),
+		Switches:  g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
 		Spread:  g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
 		Network: g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
 		KillGrace: g.optDuration("killGrace"), LaunchDeadline: g.optDuration("launchDeadline"),
@@ -185,6 +187,7 @@ func (e extension) apply(s *job.TaskSpec) {
 	set(&s.SMT, e.SMT)
 	set(&s.Optimize, e.Optimize)
 	set(&s.NoGreedy, e.NoGreedy)
+	set(&s.Preflight, e.Preflight)
 	set(&s.Network, e.Network)
 	set(&s.Switches, e.Switches)
 	set(&s.Bcast, e.Bcast)
@@ -233,7 +236,8 @@ func extensionOf(s job.TaskSpec) extension {
 		Ranks: given(s.Ranks), RanksPerNode: given(s.RanksPerNode), CoresPerRank: given(s.CoresPerRank), GPUsPerRank: given(s.GPUsPerRank),
 		MemPerRank: given(int(s.MemPerRank)), Oversubscribe: given(s.Oversubscribe), Via: given(s.Via), Bind: given(s.Bind), Network: given(s.Network),
 		Threads: given(s.Threads), SMT: given(s.SMT), Optimize: given(s.Optimize), NoGreedy: given(s.NoGreedy),
-		Bcast: given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
+		Preflight: given(s.Preflight),
+		Bcast:     given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
 	}
 	if s.SwitchesWait > 0 {
 		e.SwitchesWait = given(formatDuration(s.SwitchesWait))

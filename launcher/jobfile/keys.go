@@ -70,6 +70,7 @@ func taskKeys() []taskKey {
 		{name: "smt", set: count(func(s *job.TaskSpec) *int { return &s.SMT })},
 		{name: "optimize", set: word(func(s *job.TaskSpec) *string { return &s.Optimize })},
 		{name: "no-greedy", set: boolean(func(s *job.TaskSpec) *bool { return &s.NoGreedy })},
+		{name: "preflight", set: word(func(s *job.TaskSpec) *string { return &s.Preflight })},
 		{name: "switches", gang: true, set: setSwitches},
 		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
 		{name: "network", set: word(func(s *job.TaskSpec) *string { return &s.Network })},

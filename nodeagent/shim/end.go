@@ -394,7 +394,7 @@ func (s *shim) conclude(late bool) {
 	own.ExitCode, own.Signal, own.FirstRank, own.FirstNode = v.code, v.signal, v.first, v.node
 	if s.cause != nil && v.code == 0 && v.signal == 0 {
 		own.ExitCode = codeOf(s.cause)
-		if lost := s.missingRanks(have); lost != "" {
+		if lost := s.missingRanks(have); lost != "" && s.cause.GetCode() != wire.FailureCode_FAILURE_PREFLIGHT {
 			own.Failure.Message += "; not heard of: rank " + lost
 		}
 	}

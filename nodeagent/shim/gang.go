@@ -19,6 +19,7 @@ const (
 	msgExit       = 'x' // member: a rank has ended (gangExit)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
+	// msgPreflight: preflight.go
 )
 
 // failWindow is how long a death by SIGKILL or SIGTERM waits for another
@@ -91,6 +92,10 @@ func (h meshHandler) Down(peer int, err error) {
 }
 
 func (h meshHandler) Stream(_ int, meta []byte, st mesh.Stream) {
+	if string(meta) == measureMeta {
+		serveMeasure(st)
+		return
+	}
 	h.s.runShell(st, string(meta))
 }
 
@@ -132,6 +137,8 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 	switch {
 	case kind == msgGo && from == 0 && !s.primary():
 		s.go_(string(body))
+	case kind == msgPreflight:
+		s.heardChecks(int(from), body)
 	case kind == msgRegistered && s.primary():
 		if s.gang.registered == nil {
 			s.gang.registered = map[uint32]bool{}

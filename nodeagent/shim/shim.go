@@ -11,6 +11,7 @@
 //	detect.go   which MPI, by what the program links and what is on PATH
 //	launch.go   mesh, mpirun or the ranks themselves
 //	ranks.go    the ranks' side of the socket; rank.go is the wrapper
+//	preflight*.go  checks of the gang before it starts
 //	gang.go     what the members of a gang tell each other
 //	end.go      kill, verdict, result
 //
@@ -75,6 +76,7 @@ type attempt struct {
 	memory     *proc.MemoryGroup
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang
+	checks     checks
 	started    time.Time
 	ending     bool
 	killing    bool
