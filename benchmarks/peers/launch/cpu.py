@@ -5,7 +5,9 @@ On a machine with fewer cores than lab hosts a launch takes as long as the sum
 of what its processes compute, and that sum can be measured on a busy machine,
 where wall times say nothing. Runs `hostname` over standing agents (TLS) some
 times and divides: the command's own time; the agents'; that of the shims and
-all below them, which the agents have waited for.
+all below them, which the agents have waited for. Where there is a cpuacct hierarchy, also all
+that was computed between the command's start and its end: what agents do after
+it is in the sums by role only.
 """
 import argparse
 import json
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import run
 
+GROUP = Path("/sys/fs/cgroup/cpuacct/gangway-cpu")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -55,6 +58,14 @@ def times(pid):
     return u + s, cu + cs
 
 
+def used():
+    """CPU seconds of everything in this measurement, None where it is unknown."""
+    try:
+        return int((GROUP / "cpuacct.usage").read_text()) / 1e9
+    except OSError:
+        return None
+
+
 def inside(a):
     run.wait_agents(a)
     cores = os.cpu_count() or 1
@@ -64,14 +75,16 @@ def inside(a):
 
     def once():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        all_before = used()
         start = time.perf_counter()
         r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
         wall = time.perf_counter() - start
+        during = (used() or 0) - (all_before or 0)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if r.returncode != 0 or len(r.stdout.split()) != a.hosts * a.ppn:
             sys.exit(f"cpu: exit status {r.returncode}, {r.stdout!r}\n{r.stderr}")
         time.sleep(a.pause)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall, during
 
     for _ in range(3):
         once()
@@ -84,6 +97,11 @@ def inside(a):
 def outside(a):
     env = {**os.environ, "CGO_ENABLED": "0"}
     subprocess.run(["go", "build", "-o", run.LABCTL, "./internal/lab/labctl"], cwd=run.ROOT, check=True, env=env)
+    try:
+        GROUP.mkdir(exist_ok=True)
+        (GROUP / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError as e:
+        print(f"cpu: no cpuacct: {e}", file=sys.stderr)
     lab = run.Lab(a.hosts)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
@@ -105,13 +123,17 @@ def outside(a):
         p.communicate("\n")
         runs = json.loads(line)
         ms = lambda i: sum(x[i] - y[i] for x, y in zip(after, before)) / a.runs * 1000
-        cli = statistics.mean(c for c, _ in runs) * 1000
-        walls = sorted(w * 1000 for _, w in runs)
+        cli = statistics.mean(c for c, _, _ in runs) * 1000
+        walls = sorted(w * 1000 for _, w, _ in runs)
+        during = statistics.mean(d for _, _, d in runs) * 1000
         print(f"{a.runs} runs, {a.hosts} hosts x {a.ppn}: command {cli:.1f}, agents {ms(0):.1f}, shims and ranks {ms(1):.1f}, "
-              f"together {cli + ms(0) + ms(1):.1f} ms of CPU a run; wall ms: least {walls[0]:.0f}, median {walls[len(walls) // 2]:.0f}")
+              f"together {cli + ms(0) + ms(1):.1f} ms of CPU a run, {during:.1f} before the command's end; wall ms: least {walls[0]:.0f}, median {walls[len(walls) // 2]:.0f}")
         return p.returncode
     finally:
         lab.down()
+        if GROUP.exists():
+            (GROUP.parent / "cgroup.procs").write_text(str(os.getpid()))
+            GROUP.rmdir()
 
 
 if __name__ == "__main__":
