@@ -85,18 +85,19 @@ venv() {
 # mpi4py NAME MPICC builds mpi4py with that compiler into .cache/mpi4py-NAME,
 # for the system's python3. Its tests are only in the source distribution.
 mpi4py() {
-	local dir=.cache/mpi4py-$1 cc=$2 sdist=.cache/mpi4py-$mpi4py.tar.gz
+	local dir=.cache/mpi4py-$1 cc=$2 lib= sdist=.cache/mpi4py-$mpi4py.tar.gz
 	local mark="mpi4py==$mpi4py with $cc of ${3:-Debian}"
 	[ "$(cat "$dir/.packages" 2>/dev/null)" = "$mark" ] && return
 	command -v "$cc" >/dev/null || return
 	say "building mpi4py $mpi4py with $cc into $dir"
-	local python=/usr/bin/python3
-	[ -x $python ] || python=python3
+	local python=.cache/venv-intel/bin/python # any environment's: they have pip
 	rm -rf "$dir"
+	[ -n "${3:-}" ] && lib=-L$PWD/$(dirname "$(dirname "$cc")")/lib
 	if { [ -f "$sdist" ] || $python -m pip -q download --disable-pip-version-check --no-deps --no-binary mpi4py "mpi4py==$mpi4py" -d .cache </dev/null; } &&
-		# -O0: what is tested is how ranks start, and the compiler takes most of the time.
-		MPICC=$(realpath -s "$(command -v "$cc")") I_MPI_ROOT=$PWD/.cache/venv-intel CFLAGS=-O0 $python -m pip -q install --disable-pip-version-check \
-			--no-deps --no-cache-dir --target "$dir" "$sdist" </dev/null; then
+		# -O0: what is tested is how ranks start, and the compiler takes most of the
+		# time. Python's own -L names the system's directory, where another libmpi.so is.
+		MPICC=$(realpath -s "$(command -v "$cc")") I_MPI_ROOT=$PWD/.cache/venv-intel CFLAGS=-O0 LDFLAGS=$lib $python -m pip -q install --disable-pip-version-check \
+			--root-user-action=ignore --no-deps --no-cache-dir --target "$dir" "$sdist" </dev/null; then
 		tar -xzf "$sdist" -C "$dir" --strip-components=1 "mpi4py-$mpi4py/test" && echo "$mark" >"$dir/.packages"
 	else
 		rm -rf "$dir"

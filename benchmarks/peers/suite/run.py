@@ -108,7 +108,7 @@ class Place:
         if way == "plain":
             if f.mpi == "openmpi":
                 at = ["--host", ",".join(f"{h}:1" for h in hosts)] if self.dir else []
-                line = [f.mpirun, "--allow-run-as-root", "--oversubscribe" if f.name == "openmpi4" else "--map-by=:OVERSUBSCRIBE", "--bind-to", "none", *at, "-n", n]
+                line = [f.mpirun, "--allow-run-as-root", *(["--oversubscribe"] if f.name == "openmpi4" else ["--map-by", ":OVERSUBSCRIBE"]), "--bind-to", "none", *at, "-n", n]
                 line += [w for k in env for w in ("-x", k)]
             else:
                 at = ["-launcher", "ssh", "-hosts", ",".join(hosts), "-ppn", "1"] if self.dir else ["-launcher", "fork"]
@@ -199,7 +199,7 @@ def one(a, place, f, way, scratch):
     """All tests of a flavour by a way: {id: outcome}."""
     result, deadline = {}, time.monotonic() + a.limit
     extra = ["-i", a.modules] if a.modules else []
-    for tries in range(40):
+    for _ in range(40):
         skip = Path(scratch) / "done"
         skip.write_text("".join(f"*{i}\n" for i in result))
         got, culprits, how, whole, tail = once(a, place, f, way, scratch, ["--xfile", str(skip), *extra], deadline)
@@ -221,8 +221,7 @@ def one(a, place, f, way, scratch):
             break
         if not culprits and not got:
             result["(exit)"] = how
-            if tries >= 2:
-                break
+            break
     return result
 
 
