@@ -249,6 +249,10 @@ def differences(a, place, f, way, judge, got, scratch):
 def main():
     a = arguments()
     flavours = [f for f in FLAVOURS if f.name in a.flavours.split(",")]
+    text = subprocess.run([a.gangway, "run", "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
+    if "pmi" in a.ways.split(",") and not any(" --launch " in l and "pmi" in l for l in text.splitlines()):
+        print(f"{a.gangway} has no --launch pmi: that way is left out", file=sys.stderr)
+        a.ways = ",".join(w for w in a.ways.split(",") if w != "pmi")
     rows, bad = [], False
     CACHE.mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
