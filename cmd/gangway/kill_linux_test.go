@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"gangway/internal/lab"
+	"gangway/launcher/job"
+	"gangway/launcher/store"
 )
 
 // Kill tests: a real MPI program is caught in the middle of MPI_Init, of a
@@ -91,30 +94,41 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// TestKillsOfLauncherAndAgents: a running gang is not touched by the death of the
-// launcher and of all agents, wherever it is in MPI.
+// TestKillsOfLauncherAndAgents: a running gang is not touched by the death of an
+// agent, nor of the launcher and all agents at once, wherever it is in MPI.
 func TestKillsOfLauncherAndAgents(t *testing.T) {
 	for _, w := range killWays() {
 		for _, phase := range killPhases {
-			if os.Getenv("KILLS") != "all" && (phase != "collective" || w.mpi != "mpich") {
-				continue
-			}
-			t.Run(w.String()+"/"+phase, func(t *testing.T) {
-				g := catch(t, w, phase, 1)
-				_ = g.s.Process.Kill()
-				<-g.s.done
-				for i := 1; i <= killHosts; i++ {
-					for _, p := range g.s.find(i, role("agent")) {
-						g.must(syscall.Kill(p.PID, syscall.SIGKILL))
+			for _, everything := range []bool{false, true} {
+				if os.Getenv("KILLS") != "all" && (phase != "collective" || w.mpi != "mpich" || !everything) {
+					continue
+				}
+				t.Run(fmt.Sprintf("%v/%s/launcher %v", w, phase, everything), func(t *testing.T) {
+					g := catch(t, w, phase, 1)
+					if everything {
+						g.must(g.s.Process.Kill())
+						<-g.s.done
 					}
-				}
-				g.s = g.s.bed.up(g.s.data, "--hosts", fmt.Sprintf("n[1-%d]", killHosts), "--lease", killLease.String())
-				if left := g.left(); len(left) != len(g.procs) {
-					t.Errorf("of %d processes %d are there after the launcher and the agents were killed", len(g.procs), len(left))
-				}
-				g.mark("gate")
-				g.succeeds(0, 0)
-			})
+					for i := 1; i <= killHosts; i++ {
+						if !everything && i != g.host {
+							continue
+						}
+						for _, p := range g.s.find(i, role("agent")) {
+							g.must(syscall.Kill(p.PID, syscall.SIGKILL))
+						}
+					}
+					if everything {
+						g.s = g.s.bed.up(g.s.data, "--hosts", fmt.Sprintf("n[1-%d]", killHosts), "--lease", killLease.String())
+					} else {
+						waitFor(t, "there is an agent again", 30*time.Second, func() bool { return len(g.s.find(g.host, role("agent"))) > 0 })
+					}
+					if left := g.left(); len(left) != len(g.procs) {
+						t.Errorf("of the gang's %d processes %d are there after the kills: %q", len(g.procs), len(left), left)
+					}
+					g.mark("gate")
+					g.succeeds(0, 0)
+				})
+			}
 		}
 	}
 }
@@ -216,7 +230,7 @@ func inside(pid int) bool {
 		nr, _, _ := strings.Cut(string(b), " ")
 		switch nr {
 		case strconv.Itoa(syscall.SYS_READ), strconv.Itoa(syscall.SYS_POLL), strconv.Itoa(syscall.SYS_RECVFROM), strconv.Itoa(syscall.SYS_RECVMSG),
-			strconv.Itoa(syscall.SYS_EPOLL_WAIT), strconv.Itoa(syscall.SYS_EPOLL_PWAIT), strconv.Itoa(syscall.SYS_PPOLL), strconv.Itoa(syscall.SYS_SELECT), strconv.Itoa(syscall.SYS_FUTEX):
+			strconv.Itoa(syscall.SYS_EPOLL_WAIT), strconv.Itoa(syscall.SYS_EPOLL_PWAIT), strconv.Itoa(syscall.SYS_PPOLL), strconv.Itoa(syscall.SYS_SELECT), strconv.Itoa(syscall.SYS_FUTEX), strconv.Itoa(syscall.SYS_NANOSLEEP), strconv.Itoa(syscall.SYS_CLOCK_NANOSLEEP):
 			return true
 		}
 		return false
@@ -273,9 +287,10 @@ func killOne(t *testing.T, w killWay, phase string, k killed, victim int) {
 	if k.rank {
 		retries, requeues = 1, 0
 	}
-	g.blames(k, phase)
 	g.succeeds(retries, requeues)
-	t.Logf("gone after %v, all well after %v", gone.Round(10*time.Millisecond), time.Since(from).Round(10*time.Millisecond))
+	took := time.Since(from)
+	g.blames(k, w, phase)
+	t.Logf("gone after %v, all well after %v", gone.Round(10*time.Millisecond), took.Round(10*time.Millisecond))
 }
 
 // succeeds waits for the job's good end, with so many tries again.
@@ -328,7 +343,39 @@ func phases(t *testing.T, mpicc string) string {
 	return out
 }
 
-// blames checks that the gang's death is laid to the right rank and node.
-func (g *caught) blames(k killed, phase string) {
+// blames ends the launcher and checks what it has stored of the gang's death: it
+// is laid to the right rank and node.
+func (g *caught) blames(k killed, w killWay, phase string) {
 	g.t.Helper()
+	g.s.stop()
+	st, err := store.Open(g.s.data, store.Options{})
+	g.must(err)
+	defer st.Close()
+	rows, err := st.Load()
+	g.must(err)
+	var first job.AttemptRow
+	for _, r := range rows {
+		if r.Table == job.TableAutopsy && job.AttemptNumber(r.Key) == 1 {
+			g.must(r.Decode(&first))
+		}
+	}
+	if len(first.Parts) != killRanks {
+		g.t.Fatalf("no record of the first attempt: %+v", first)
+	}
+	node := "n" + strconv.Itoa(g.host)
+	if k.rank {
+		res := first.Parts[0].Results
+		i := slices.IndexFunc(first.Parts, func(p job.PartRow) bool { return g.victim >= p.FirstRank && g.victim < p.FirstRank+p.Ranks })
+		if len(res) == 0 || res[0].FirstRank != g.victim || res[0].Signal != int(syscall.SIGKILL) || first.Parts[i].Node != node {
+			g.t.Errorf("rank %d on %s was killed, the record has %+v", g.victim, node, res)
+		}
+		return
+	}
+	said := fmt.Sprint(first.Verdict)
+	if first.Verdict != nil && first.Verdict.Reason != nil {
+		said = first.Verdict.Reason.String()
+	}
+	if !regexp.MustCompile(`\b` + node + `\b`).MatchString(said) {
+		g.t.Errorf("%s was lost, the record has: %s", node, said)
+	}
 }

@@ -114,7 +114,9 @@ class Place:
                 at = ["-launcher", "ssh", "-hosts", ",".join(hosts), "-ppn", "1"] if self.dir else ["-launcher", "fork"]
                 line = [f.mpirun, *at, "-n", n]
         else:
-            at = ["--hosts", f"n[1-{n}]", "--ppn", "1"] if self.dir else ["--oversubscribe", "-n", n]
+            # The hosts of a lab are one machine: with all its cores for each, as
+            # under mpirun, else every host's rank is confined to the first core.
+            at = ["--hosts", f"n[1-{n}]", "--ppn", "1", "-c", str(os.cpu_count() or 1)] if self.dir else ["--oversubscribe", "-n", n]
             line = [gangway, "run", "--mpi", f.mpi, "--launch", way, "--bind", "none", "--kill-grace", "200ms", *at]
             line += [w for k in env for w in ("-x", k)] + ["--"]
         line += cmd
