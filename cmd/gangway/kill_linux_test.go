@@ -55,16 +55,16 @@ type killed struct {
 	name   string
 	do     func(g *caught)
 	within time.Duration
-	rank   bool // a rank is to blame, else only a node
-	lost   bool // the host can't be looked at afterwards
+	rank   bool   // a rank is to blame, else only a node
+	death  string // as the autopsy calls it
 }
 
 func kills() []killed {
 	return []killed{
-		{"rank", func(g *caught) { g.kill(program("phases")) }, killLimit, true, false},
-		{"shim", func(g *caught) { g.kill(role("shim")) }, killLimit, false, false},
-		{"host cut off", func(g *caught) { g.must(g.s.lab.Cut(g.host)) }, killSilent, false, false},
-		{"host destroyed", func(g *caught) { g.must(g.s.lab.Destroy(g.host)) }, killSilent, false, true},
+		{"rank", func(g *caught) { g.kill(program("phases")) }, killLimit, true, "killed"},
+		{"shim", func(g *caught) { g.kill(role("shim")) }, killLimit, false, "shim"},
+		{"host cut off", func(g *caught) { g.must(g.s.lab.Cut(g.host)) }, killSilent, false, "silent"},
+		{"host destroyed", func(g *caught) { g.must(g.s.lab.Destroy(g.host)) }, killSilent, false, "silent"},
 	}
 }
 
@@ -315,7 +315,12 @@ func (g *caught) succeeds(retries, requeues int) {
 	if x.Execution.Result != "success" || x.Execution.Retries != retries || x.Execution.Requeues != requeues {
 		g.t.Errorf("the job's end: %+v, want success with %d retries and %d requeues\n%s", x, retries, requeues, g.s.process.err)
 	}
-	out, _ := g.s.bed.want(0, "task", "logs", "g", "--launcher", "unix:"+g.s.socket)
+	var out string
+	waitFor(g.t, "all of the gang's nodes can be asked for its output", 30*time.Second, func() bool {
+		var status int
+		out, _, status = g.s.bed.run("task", "logs", "g", "--launcher", "unix:"+g.s.socket)
+		return status == 0
+	})
 	if want := fmt.Sprintf("sum %d of %d ranks\n", killRanks*(killRanks-1)/2, killRanks); out != want {
 		g.t.Errorf("its output is %q, want %q", out, want)
 	}
@@ -343,6 +348,31 @@ func phases(t *testing.T, mpicc string) string {
 	return out
 }
 
+// autopsies are what an attempt's nodes have found of its death.
+type autopsies struct {
+	Parts []struct {
+		Results []struct{ Autopsy *autopsy }
+	}
+}
+
+type autopsy struct {
+	Death, Node, How, Phase string
+	Rank                    int
+}
+
+// first is the primary's, or another node's if the primary is lost; nil if
+// there is none.
+func (a autopsies) first() *autopsy {
+	for _, p := range a.Parts {
+		for _, r := range p.Results {
+			if r.Autopsy != nil {
+				return r.Autopsy
+			}
+		}
+	}
+	return nil
+}
+
 // blames ends the launcher and checks what it has stored of the gang's death: it
 // is laid to the right rank and node.
 func (g *caught) blames(k killed, w killWay, phase string) {
@@ -354,15 +384,30 @@ func (g *caught) blames(k killed, w killWay, phase string) {
 	rows, err := st.Load()
 	g.must(err)
 	var first job.AttemptRow
+	var found autopsies
 	for _, r := range rows {
 		if r.Table == job.TableAutopsy && job.AttemptNumber(r.Key) == 1 {
 			g.must(r.Decode(&first))
+			g.must(r.Decode(&found))
 		}
 	}
 	if len(first.Parts) != killRanks {
 		g.t.Fatalf("no record of the first attempt: %+v", first)
 	}
 	node := "n" + strconv.Itoa(g.host)
+	if a := found.first(); a != nil {
+		rank := -1
+		if k.rank {
+			rank = g.victim
+		}
+		if a.Death != k.death || a.Rank != rank || a.Node != node {
+			g.t.Errorf("the autopsy has %+v, want %s of rank %d on %s", *a, k.death, rank, node)
+		}
+		at := map[string]string{"init": "init", "collective": "running", "finalize": "finalize"}[phase]
+		if k.rank && a.Phase != at && (w.launch == "pmi" || a.Phase != "") {
+			g.t.Errorf("the autopsy says the rank died in phase %q, want %q", a.Phase, at)
+		}
+	}
 	if k.rank {
 		res := first.Parts[0].Results
 		i := slices.IndexFunc(first.Parts, func(p job.PartRow) bool { return g.victim >= p.FirstRank && g.victim < p.FirstRank+p.Ranks })

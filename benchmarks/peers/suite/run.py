@@ -45,8 +45,9 @@ EXPECTED = {
 
 
 class Flavour:
-    def __init__(self, name, mpi, venv=None, ways=WAYS, mpirun=None):
+    def __init__(self, name, mpi, venv=None, ways=WAYS, mpirun=None, leave_out=None):
         self.name, self.mpi, self.ways = name, mpi, ways
+        self.leave_out = leave_out or {}  # beginning of a module's name → why
         self.site = CACHE / f"mpi4py-{name}"
         self.venv = CACHE / venv if venv else None
         self.mpirun = mpirun or str(self.venv / "bin/mpiexec")
@@ -72,7 +73,9 @@ FLAVOURS = [
     Flavour("mpich4", "mpich", mpirun="mpiexec.mpich"),
     Flavour("mpich5", "mpich", "venv-mpich5"),
     Flavour("intel", "intel", "venv-intel"),
-    Flavour("openmpi4", "openmpi", ways=["plain", "mpirun"], mpirun="mpirun.openmpi"),
+    Flavour("openmpi4", "openmpi", ways=["plain", "mpirun"], mpirun="mpirun.openmpi",
+            leave_out={"test_spawn": "MPI_Comm_spawn hangs now and then in Open MPI 4.1, under its own mpirun too",
+                       "test_util_pool": "its workers are spawned"}),
     Flavour("openmpi5", "openmpi", "venv-ompi5", ways=["plain", "mpirun"]),
 ]
 
@@ -201,6 +204,8 @@ def one(a, place, f, way, scratch):
     """All tests of a flavour by a way: {id: outcome}."""
     result, deadline = {}, time.monotonic() + a.limit
     extra = ["-i", a.modules] if a.modules else []
+    for module in f.leave_out:
+        extra += ["-e", f"^{module}"]
     for _ in range(40):
         skip = Path(scratch) / "done"
         skip.write_text("".join(f"*{i}\n" for i in result))
@@ -270,6 +275,8 @@ def main():
                         print(f"{f.name}: {why}", file=sys.stderr)
                         rows.append({"mpi": f.name, "place": name, "way": "–", "skipped": why})
                         continue
+                    for module, why in f.leave_out.items():
+                        print(f"{f.name}: {module} is left out: {why}", file=sys.stderr)
                     judge = None
                     for way in [w for w in f.ways if w in ["plain", *a.ways.split(",")]]:
                         from_ = time.monotonic()
@@ -301,7 +308,7 @@ def main():
 
 def report(rows):
     md = ["| MPI | place | way | ranks | passed | skipped | other | differences | unsteady | by design | seconds |", "|" + "---|" * 11]
-    notes = []
+    notes = [f"- {f.name}: `{m}` is left out: {why}" for f in FLAVOURS for m, why in f.leave_out.items() if any(r["mpi"] == f.name for r in rows)]
     for r in rows:
         if "skipped" in r:
             md.append(f"| {r['mpi']} | {r['place']} | not run: {r['skipped']} |" + " |" * 8)
