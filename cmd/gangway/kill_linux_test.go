@@ -396,6 +396,7 @@ func (g *caught) blames(k killed, w killWay, phase string) {
 	}
 	node := "n" + strconv.Itoa(g.host)
 	if a := found.first(); a != nil {
+		g.t.Logf("autopsy: %+v", *a)
 		rank := -1
 		if k.rank {
 			rank = g.victim
