@@ -17,16 +17,17 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Phase is where a rank is in the life of MPI, as far as PMI can tell.
 //
-// A library calls init, puts, gets and passes barriers in MPI_Init, is silent
-// while the program runs, and then passes a barrier or says finalize in
-// MPI_Finalize. So a rank is in init from init on until it has left a barrier and
-// asked for what it needs; as nothing says that it has left MPI_Init, running
-// begins with the release of the barrier, and a put or a get takes it back to init
-// until the next barrier as long as it has never been silent: see Server.Phase.
+// A library says init, puts, gets and passes barriers in MPI_Init, is silent while
+// the program runs, and in MPI_Finalize passes a barrier, if it is MPICH, and says
+// finalize. Nothing tells that MPI_Init is over, so silence must: a rank that has
+// passed a barrier, waits in none and has asked nothing for 100 ms is taken to
+// run, and the next barrier is taken for that of MPI_Finalize until it puts or gets
+// again. A program's first 100 ms are told as its MPI_Init's therefore.
 type Phase string
 
 // The phases. A program without MPI stays in Start.
@@ -60,6 +61,8 @@ type Config struct {
 	// Abort is told that a rank called MPI_Abort, or whatever else of the library
 	// gives up. Nothing is answered: the gang is to be killed. nil: nobody is told.
 	Abort func(rank, code int, message string)
+	// Now tells the time; nil: time.Now.
+	Now func() time.Time
 	// Failed is told of an exchange that failed: the ranks stay in the barrier,
 	// and the gang is to be killed. nil: nobody is told.
 	Failed func(error)
@@ -128,7 +131,7 @@ type client struct {
 	connected bool
 	inBarrier bool
 	barriers  int
-	used      bool // it has put or got since it left a barrier
+	last      time.Time // of its last request or release
 }
 
 // New makes a Server. It fails for a Config that no gang can have.
@@ -141,6 +144,9 @@ func New(c Config) (*Server, error) {
 	}
 	if len(c.Ranks) == 0 || len(c.Ranks) > c.Size {
 		return nil, fmt.Errorf("pmi: %d ranks here of %d in all", len(c.Ranks), c.Size)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	s := &Server{c: c, dict: map[string]string{}, fresh: map[string]string{}}
 	seen := map[int]bool{}
@@ -161,7 +167,18 @@ func (s *Server) Phase(local int) Phase {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.clients[local].phase
+	return s.clients[local].now()
+}
+
+// silent is how long a rank that is taken to run has asked nothing.
+const silent = 100 * time.Millisecond
+
+// now is the rank's phase, under Server.mu.
+func (c *client) now() Phase {
+	if c.phase == Init && c.barriers > 0 && !c.inBarrier && c.s.c.Now().Sub(c.last) >= silent {
+		return Running
+	}
+	return c.phase
 }
 
 // Serve serves one rank until its connection ends, and closes it. It returns nil
@@ -227,6 +244,7 @@ func skipCommand(r *bufio.Reader) error {
 func (c *client) gone() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	c.phase = c.now() // for good
 	if c.phase == Start || c.phase == Done {
 		return nil
 	}

@@ -37,6 +37,14 @@ func compilers(t *testing.T) []string {
 	return found
 }
 
+// label names an installation in a test's name.
+func label(mpicc string) string {
+	if strings.Contains(mpicc, "venv-") {
+		return filepath.Base(filepath.Dir(filepath.Dir(mpicc)))
+	}
+	return filepath.Base(mpicc)
+}
+
 const program = `
 #include <mpi.h>
 #include <stdio.h>
@@ -234,6 +242,19 @@ func (g *gang) until(cond func(out string) bool) {
 	}
 }
 
+// awaitPhase waits until a rank of a node is where it must come to.
+func (g *gang) awaitPhase(node, local int, want pmi.Phase) {
+	g.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		switch p := g.servers[node].Phase(local); {
+		case p == want:
+			return
+		case time.Now().After(end):
+			g.t.Fatalf("rank %d of node %d is in %s, not in %s", local, node, p, want)
+		}
+	}
+}
+
 func socketPair(t *testing.T) (net.Conn, *os.File) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -276,13 +297,11 @@ func TestReal(t *testing.T) {
 	for _, mpicc := range compilers(t) {
 		exe := build(t, mpicc)
 		for _, nodeOf := range [][]int{{0}, {0, 0, 0}, {0, 0, 1, 1}, {0, 1, 0, 1}, {0, 1, 1}} {
-			t.Run(fmt.Sprint(mpicc, nodeOf), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%v", label(mpicc), nodeOf), func(t *testing.T) {
 				g := start(t, exe, mpicc, nodeOf, "wait")
 				g.until(func(out string) bool { return strings.Count(out, "local") == len(nodeOf) })
 				for r, n := range nodeOf {
-					if p := g.servers[n].Phase(index(nodeOf, r)); p != pmi.Running {
-						t.Errorf("rank %d is in %s", r, p)
-					}
+					g.awaitPhase(n, index(nodeOf, r), pmi.Running)
 				}
 				g.release()
 				g.wait()
@@ -325,7 +344,7 @@ func index(nodeOf []int, r int) int {
 
 func TestRealAbort(t *testing.T) {
 	for _, mpicc := range compilers(t) {
-		t.Run(mpicc, func(t *testing.T) {
+		t.Run(label(mpicc), func(t *testing.T) {
 			g := start(t, build(t, mpicc), mpicc, []int{0, 0}, "abort")
 			if got := <-g.aborts; got != "1 7" {
 				t.Errorf("abort %s", got)
@@ -342,15 +361,12 @@ func TestRealAbort(t *testing.T) {
 
 func TestRealLeave(t *testing.T) {
 	for _, mpicc := range compilers(t) {
-		t.Run(mpicc, func(t *testing.T) {
+		t.Run(label(mpicc), func(t *testing.T) {
 			g := start(t, build(t, mpicc), mpicc, []int{0, 0}, "leave")
 			err := <-g.serve
 			var re *pmi.RankError
 			if !errors.As(err, &re) || re.Rank != 1 || !errors.Is(err, pmi.ErrUnfinished) {
 				t.Errorf("%v", err)
-			}
-			if p := g.servers[0].Phase(1); p != pmi.Running {
-				t.Errorf("the rank that left was in %s", p)
 			}
 			g.kill()
 			<-g.serve

@@ -24,11 +24,10 @@ type request struct {
 	fields map[string]string
 }
 
-// fieldNames are the fields that the server looks at. Other words with an equals
-// sign are fields too, unless they stand in a value that runs to the line's end.
-var runsOn = map[string]bool{"value": true, "message": true, "error_msg": true}
+// runsOn says whether a field's value may hold blanks.
+func runsOn(name string) bool { return name == "value" || name == "message" || name == "error_msg" }
 
-// ParseLine takes a line apart, without its line feed: words k=v, in any order,
+// parseLine takes a line apart, without its line feed: words k=v, in any order,
 // the first or another of which is cmd=NAME (mcmd=NAME begins a request of
 // several lines). The value of value= and message= may hold blanks: it runs up
 // to the next of the names cmd, kvsname, key and exitcode that has not been
@@ -49,7 +48,7 @@ func parseLine(line string) (request, error) {
 		if end < 0 {
 			end = len(after)
 		}
-		if runsOn[name] {
+		if runsOn(name) {
 			end = r.endOf(after)
 		}
 		if _, twice := r.fields[name]; twice {

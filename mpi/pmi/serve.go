@@ -150,12 +150,9 @@ func (c *client) get(r request) error {
 	return c.say("cmd=get_result rc=0 msg=success value=%s", value)
 }
 
-// use notes that the rank exchanges pairs: see Server.Phase.
+// use notes that the rank exchanges pairs, which is done in MPI_Init only.
 func (c *client) use() {
-	c.used = true
-	if c.phase == Running {
-		c.phase = Init
-	}
+	c.phase, c.last = Init, c.s.c.Now()
 }
 
 // barrier lets the rank wait. The last one of this node starts the exchange.
@@ -163,7 +160,7 @@ func (c *client) barrier() error {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.phase == Running {
+	if c.now() == Running {
 		c.phase = Finalize
 	}
 	c.inBarrier = true
@@ -205,11 +202,8 @@ func (s *Server) exchange(part []byte) {
 	}
 	s.in = 0
 	for _, c := range s.clients {
-		c.inBarrier, c.used = false, false
+		c.inBarrier, c.last = false, s.c.Now()
 		c.barriers++
-		if c.phase == Init {
-			c.phase = Running
-		}
 	}
 	s.mu.Unlock()
 	for _, c := range s.clients {
