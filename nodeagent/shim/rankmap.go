@@ -98,3 +98,39 @@ func (s *shim) localRank(n int64) (int, bool) {
 	}
 	return 0, false
 }
+
+// ranksHere lists this node's ranks when the gang is launched. What the launcher
+// says of the gang must fit together: nothing can be started otherwise.
+func (s *shim) ranksHere() ([]uint32, error) {
+	if err := checkPeers(s.peers, s.a.GetTotalRanks()); err != nil {
+		return nil, err
+	}
+	return ownRanks(s.a)
+}
+
+// ranksText names a node's ranks in a message: "3", "4 to 7", "0-12/4".
+func ranksText(p *wire.Peer) string {
+	switch first, n := p.GetFirstRank(), p.GetRanks(); {
+	case p.GetRankList() != "":
+		return p.GetRankList()
+	case n == 1:
+		return fmt.Sprint(first)
+	default:
+		return fmt.Sprintf("%d to %d", first, first+n-1)
+	}
+}
+
+// layoutOrder is mpi.Layout.Order for those of the peers that have ranks.
+func layoutOrder(peers []*wire.Peer) []int {
+	at := make(map[int]int) // by index in the gang
+	for _, p := range peers {
+		if p.GetRanks() > 0 {
+			at[int(p.GetIndex())] = len(at)
+		}
+	}
+	out := nodeOfRank(peers)
+	for r, i := range out {
+		out[r] = at[i]
+	}
+	return out
+}
