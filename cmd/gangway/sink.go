@@ -99,7 +99,7 @@ func (s *sink) Placed(rec job.AttemptRow) {
 	}
 	if s.verbose {
 		for _, p := range rec.Parts {
-			s.say("%s: ranks %d-%d on cpus %s", p.Node, p.FirstRank, p.FirstRank+p.Ranks-1, p.CPUs)
+			s.say("%s: %s on cpus %s", p.Node, p.RankText(), p.CPUs)
 		}
 	}
 }

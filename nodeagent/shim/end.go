@@ -407,14 +407,9 @@ func (s *shim) missingRanks(have map[uint32]bool) string {
 		if !s.gang.down[p.GetIndex()] || p.GetRanks() == 0 {
 			continue
 		}
-		first, last := p.GetFirstRank(), p.GetFirstRank()+p.GetRanks()-1
-		for n := first; n <= last; n++ {
+		for _, n := range peerRanks(p) {
 			if !have[n] {
-				which := fmt.Sprintf("%d to %d", first, last)
-				if first == last {
-					which = fmt.Sprint(first)
-				}
-				out = append(out, which+" on "+p.GetName())
+				out = append(out, ranksText(p)+" on "+p.GetName())
 				break
 			}
 		}

@@ -39,7 +39,12 @@ func (s *shim) launch(l *wire.Launch) {
 	s.peers = l.GetPeers()
 	if len(s.peers) == 0 {
 		s.peers = []*wire.Peer{{Name: s.nodeName(), Hostname: s.node.Hostname, Address: s.a.GetAddress(),
-			Interface: s.a.GetInterface(), FirstRank: s.a.GetFirstRank(), Ranks: s.a.GetNodeRanks(), Cpus: s.a.GetCpus()}}
+			Interface: s.a.GetInterface(), FirstRank: s.a.GetFirstRank(), Ranks: s.a.GetNodeRanks(), Cpus: s.a.GetCpus(), RankList: s.a.GetRankList()}}
+	}
+	own, err := s.ranksHere()
+	if err != nil {
+		s.end(failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), err.Error(), ""), false)
+		return
 	}
 	s.started = time.Now()
 	if s.a.GetPlanOnly() {
@@ -71,8 +76,8 @@ func (s *shim) launch(l *wire.Launch) {
 	}
 	s.after(limit, func() { s.launchDeadline(limit) })
 	s.gang.exits = make(map[uint32]gangExit)
-	for i := range s.a.GetNodeRanks() {
-		s.ranks = append(s.ranks, &rank{n: s.a.GetFirstRank() + i, tail: new(tail)})
+	for i, n := range own {
+		s.ranks = append(s.ranks, &rank{n: n, local: i, tail: new(tail)})
 	}
 	if s.a.GetLaunch() == wire.LaunchMode_LAUNCH_PRIMARY {
 		s.ranks = nil
@@ -198,6 +203,7 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 		}
 		layout.Nodes = append(layout.Nodes, slot)
 	}
+	layout.Order = layoutOrder(s.peers)
 	over = s.a.GetOversubscribe() || s.a.GetShared()
 	dir := s.a.GetNodeDir()
 	facts := mpi.Facts{

@@ -16,6 +16,7 @@ import (
 // rank is one of this node's ranks.
 type rank struct {
 	n     uint32 // in the gang
+	local int    // among this node's
 	tail  *tail  // of its stderr
 	pumps []*pump
 
@@ -156,14 +157,14 @@ func (s *shim) register(conn net.Conn, n, size int64) (*rank, []byte, []*os.File
 	if s.phase != wire.Phase_PHASE_RUNNING || s.ending || s.a.GetLaunch() != wire.LaunchMode_LAUNCH_RANKS {
 		return no(exitGangway, "the job on %s is not waiting for ranks", s.nodeName())
 	}
-	i := n - int64(s.a.GetFirstRank())
+	i, here := s.localRank(n)
 	switch {
 	case size != int64(s.a.GetTotalRanks()):
 		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
 			fmt.Sprintf("mpirun started a gang of %d ranks, the plan has %d", size, s.a.GetTotalRanks()), "")
 		s.end(f, false)
 		return no(exitGangway, "%s", f.GetMessage())
-	case i < 0 || i >= int64(len(s.ranks)):
+	case !here:
 		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
 			fmt.Sprintf("mpirun started rank %d on %s, the plan has it on %s", n, s.nodeName(), s.placeOf(n)), "")
 		s.end(f, false)
@@ -204,8 +205,10 @@ func (s *shim) notPreferred(err error) {
 // placeOf names the node that the plan gives to a rank.
 func (s *shim) placeOf(n int64) string {
 	for _, p := range s.peers {
-		if first := int64(p.GetFirstRank()); n >= first && n < first+int64(p.GetRanks()) {
-			return p.GetName()
+		for _, r := range peerRanks(p) {
+			if int64(r) == n {
+				return p.GetName()
+			}
 		}
 	}
 	return "no node"
@@ -213,13 +216,12 @@ func (s *shim) placeOf(n int64) string {
 
 // rankVars is a rank's environment.
 func (s *shim) rankVars(r *rank) []string {
-	i := int(r.n - s.a.GetFirstRank())
 	vars := []string{
 		"GANGWAY_RANK=" + strconv.Itoa(int(r.n)),
-		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(i),
+		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(r.local),
 		"GANGWAY_LOCAL_NRANKS=" + strconv.Itoa(len(s.ranks)),
 	}
-	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[i], s.prep.env)...))
+	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[r.local], s.prep.env)...))
 }
 
 // streams makes a rank's pipes and starts reading them. The files are the
