@@ -53,7 +53,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.mem, "mem-per-rank", "", "memory per rank, for example 2G; enforced per node where cgroups allow")
 	fl.BoolVar(&f.oversubscribe, "oversubscribe", false, "let ranks share cores when there are too few")
 	fl.StringVar(&f.mpi, "mpi", "auto", "auto, mpich, intel, openmpi, msmpi or none")
-	fl.StringVar(&f.launch, "launch", "auto", "auto or mpirun: gangway starts the ranks; primary: CMD runs once, on the first node")
+	fl.StringVar(&f.launch, "launch", "auto", "auto; pmi or mpirun: what starts the ranks (pmi: gangway itself, without an mpirun; for MPICH and Intel MPI); primary: CMD runs once, on the first node")
 	fl.StringVar(&f.hosts, "hosts", "", "hosts to use, by ssh: a hostlist such as n[1-4,7]")
 	fl.StringVar(&f.hostfile, "hostfile", "", "file with hosts and slots, in MPICH's or Open MPI's dialect")
 	fl.StringVar(&f.agents, "agents", "", "standing agents to use: a hostlist with a port, such as n[1-4]:7700")
@@ -197,14 +197,12 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		t.CoresPerRank = 0 // as the threads need
 	}
 	switch f.launch {
-	case "auto", "mpirun":
+	case "auto", "mpirun", "pmi":
 		t.Via = f.launch
 	case "primary":
 		t.Launch = job.LaunchPrimary
-	case "pmi":
-		return job.Spec{}, usagef("use --launch mpirun", "--launch pmi is not in this version")
 	default:
-		return job.Spec{}, usagef("auto, mpirun or primary", "--launch %q is unknown", f.launch)
+		return job.Spec{}, usagef("auto, pmi, mpirun or primary", "--launch %q is unknown", f.launch)
 	}
 	if f.mem != "" {
 		n, err := parseBytes(f.mem)

@@ -126,6 +126,8 @@ func (s *sink) Planned(node string, p agents.Plan, ranks []launcher.Place) {
 
 func planLine(p agents.Plan) string {
 	switch p.Via {
+	case "pmi":
+		return strings.TrimSpace(fmt.Sprintf("%s %s", p.MPI, p.MPIVersion)) + ", its ranks started without an mpirun"
 	case "direct":
 		return "gangway starts the ranks itself"
 	case "primary":

@@ -26,8 +26,9 @@ import (
 // the program runs, and in MPI_Finalize passes a barrier, if it is MPICH, and says
 // finalize. Nothing tells that MPI_Init is over, so silence must: a rank that has
 // passed a barrier, waits in none and has asked nothing for 100 ms is taken to
-// run, and the next barrier is taken for that of MPI_Finalize until it puts or gets
-// again. A program's first 100 ms are told as its MPI_Init's therefore.
+// run (for 1 s without a barrier: MPICH 5 needs none on one node), and the next
+// barrier is taken for that of MPI_Finalize until it puts or gets again or is
+// silent for 1 s. A program's first 100 ms are told as its MPI_Init's therefore.
 type Phase string
 
 // The phases. A program without MPI stays in Start.
@@ -52,8 +53,11 @@ type Config struct {
 	// Mapping is the value of PMI_process_mapping, see Mapping; "": the key is
 	// absent.
 	Mapping string
-	KVS     string // name of the dictionary, the same on all nodes; less than MaxKVS bytes, without blanks
-	Hosts   []Host // all nodes, for Intel MPI before 2019; nil: the request is refused
+	// KVS names the dictionary, the same on all nodes: less than MaxKVS bytes,
+	// without blanks. Every run needs one of its own: MPICH names its segments of
+	// shared memory after it, which a killed run leaves behind.
+	KVS   string
+	Hosts []Host // all nodes, for Intel MPI before 2019; nil: the request is refused
 	// Exchange gives this node's part and returns all nodes' parts one after the
 	// other, the same on every node. It is called once for each barrier, never
 	// twice at a time, from a goroutine of the Server's. nil: there is one node.
@@ -170,12 +174,23 @@ func (s *Server) Phase(local int) Phase {
 	return s.clients[local].now()
 }
 
-// silent is how long a rank that is taken to run has asked nothing.
-const silent = 100 * time.Millisecond
+// How long a rank that is taken to run has asked nothing: after a barrier of
+// MPI_Init's; without one, and after one that was taken for MPI_Finalize's.
+const (
+	silent     = 100 * time.Millisecond
+	longSilent = time.Second
+)
 
 // now is the rank's phase, under Server.mu.
 func (c *client) now() Phase {
-	if c.phase == Init && c.barriers > 0 && !c.inBarrier && c.s.c.Now().Sub(c.last) >= silent {
+	if c.inBarrier || c.phase != Init && c.phase != Finalize {
+		return c.phase
+	}
+	limit := silent
+	if c.phase == Finalize || c.barriers == 0 {
+		limit = longSilent
+	}
+	if c.s.c.Now().Sub(c.last) >= limit {
 		return Running
 	}
 	return c.phase

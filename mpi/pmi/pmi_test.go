@@ -352,7 +352,7 @@ func TestPhase(t *testing.T) {
 	}
 	is(Start)
 	r.init()
-	now = now.Add(time.Hour)
+	now = now.Add(silent)
 	is(Init) // it may be waiting for the hardware
 	r.ask("cmd=barrier_in", "cmd=barrier_out rc=0")
 	is(Init)
@@ -365,6 +365,8 @@ func TestPhase(t *testing.T) {
 	now = now.Add(silent)
 	r.ask("cmd=barrier_in", "cmd=barrier_out rc=0")
 	is(Finalize)
+	now = now.Add(longSilent)
+	is(Running)
 	r.ask("cmd=finalize", "cmd=finalize_ack rc=0")
 	is(Done)
 	_ = r.conn.Close()

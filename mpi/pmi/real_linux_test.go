@@ -164,8 +164,9 @@ func start(t *testing.T, exe, mpicc string, nodeOf []int, args ...string) *gang 
 	for r, n := range nodeOf {
 		locals[n] = append(locals[n], r)
 	}
+	kvs := fmt.Sprintf("kvs_%d_%d", os.Getpid(), time.Now().UnixNano())
 	for n := range nodes {
-		c := pmi.Config{Size: len(nodeOf), Ranks: locals[n], Mapping: pmi.Mapping(nodeOf), KVS: "kvs_test", Exchange: all.of(n),
+		c := pmi.Config{Size: len(nodeOf), Ranks: locals[n], Mapping: pmi.Mapping(nodeOf), KVS: kvs, Exchange: all.of(n),
 			Abort: func(rank, code int, message string) { g.aborts <- fmt.Sprintf("%d %d", rank, code) }}
 		s, err := pmi.New(c)
 		if err != nil {

@@ -26,6 +26,9 @@ func (c *client) answer(r request) error {
 	s := c.s
 	s.mu.Lock()
 	waits, started := c.inBarrier, c.phase != Start
+	if r.cmd != "barrier_in" { // it looks how long the silence was
+		c.phase, c.last = c.now(), s.c.Now()
+	}
 	s.mu.Unlock()
 	switch {
 	case waits && r.cmd != "abort":
@@ -152,7 +155,7 @@ func (c *client) get(r request) error {
 
 // use notes that the rank exchanges pairs, which is done in MPI_Init only.
 func (c *client) use() {
-	c.phase, c.last = Init, c.s.c.Now()
+	c.phase = Init
 }
 
 // barrier lets the rank wait. The last one of this node starts the exchange.
@@ -163,7 +166,7 @@ func (c *client) barrier() error {
 	if c.now() == Running {
 		c.phase = Finalize
 	}
-	c.inBarrier = true
+	c.inBarrier, c.last = true, s.c.Now()
 	s.in++
 	if s.in < len(s.clients) {
 		return nil

@@ -161,6 +161,7 @@ func (s *shim) joined(err error) {
 		}
 	}
 	via := s.prep.mpi.via
+	s.saySlice()
 	s.tellAll(msgGo, []byte(via))
 	s.go_(via)
 	switch via {
@@ -177,8 +178,11 @@ func (s *shim) go_(via string) {
 		return
 	}
 	s.via = via
-	if via == viaDirect {
+	switch via {
+	case viaDirect:
 		s.startRanks()
+	case viaPMI:
+		s.whenJoined(s.startPMI) // the exchange needs the mesh
 	}
 }
 
@@ -211,8 +215,11 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 		Subnet: s.subnet(), Root: os.Geteuid() == 0, Oversubscribed: over, Env: s.prep.env,
 	}
 	build := func() (mpi.Launch, error) { return mpi.Build(facts, layout, s.a.GetCommand()) }
-	if d.via == viaPrimary {
+	switch d.via {
+	case viaPrimary:
 		build = func() (mpi.Launch, error) { return mpi.BuildPrimary(facts, layout) }
+	case viaPMI:
+		build = func() (mpi.Launch, error) { return mpi.BuildPMI(facts, layout) }
 	}
 	l, err := build()
 	if err != nil {
@@ -224,6 +231,9 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 	vars := s.gangVars()
 	if d.via == viaPrimary {
 		vars = append(vars, s.batchVars()...)
+	}
+	if d.via == viaPMI && len(layout.Nodes) > 0 {
+		l.Env = append(l.Env, pmiVars(0, layout.Ranks(), 0, layout.Nodes[0].Ranks)...) // rank 0's
 	}
 	plan := &wire.LaunchPlan{
 		Mpi: string(d.launcher.Flavour), MpiVersion: d.launcher.Version.Text, MpiLauncher: d.launcher.Path, Linked: d.linked,
@@ -274,7 +284,7 @@ func (s *shim) taskEnv() []string {
 // command is a process of the task on the cores granted.
 func (s *shim) command(path string, args, env []string) proc.Cmd {
 	return proc.Cmd{Path: path, Args: args, Env: env, Dir: s.prep.workdir, CPUs: s.prep.cpus,
-		NewSession: true, KillWithParent: true, Group: s.memory, CPUSet: s.cpuset}
+		NewSession: true, KillWithParent: true, Group: s.memory, CPUSet: s.cpuset, Slice: s.slice()}
 }
 
 // startMain starts mpirun or the primary's command.

@@ -87,9 +87,6 @@ func (s *shim) prepareAll(ctx context.Context) (*prepared, *wire.Failure) {
 	if len(s.a.GetCommand()) == 0 {
 		return fail(wire.FailureCode_FAILURE_NOT_FOUND, "no command was given", "")
 	}
-	if v := s.a.GetLaunchVia(); v == "pmi" {
-		return fail(wire.FailureCode_FAILURE_MPI_MISSING, "starting ranks without an mpirun (--launch pmi) is not offered by this version", "leave --launch out")
-	}
 	var failure *wire.Failure
 	if p.workdir, failure = s.workdir(); failure != nil {
 		return nil, failure

@@ -264,7 +264,7 @@ func (s *shim) streams(r *rank) (files [3]*os.File, err error) {
 // pipeSize lets a rank write on while its output is being sent.
 const pipeSize = 256 << 10
 
-// startRanks starts this node's ranks without an MPI.
+// startRanks starts this node's ranks without an mpirun.
 func (s *shim) startRanks() {
 	for i, r := range s.ranks {
 		if s.ending {
@@ -276,11 +276,20 @@ func (s *shim) startRanks() {
 			return
 		}
 		c := s.command(s.prep.program, s.a.GetCommand(), s.rankVars(r))
+		if s.pmi != nil {
+			end, vars, err := s.pmi.connect(s, r)
+			if err != nil {
+				s.rankFailed(r, exitGangway, err.Error())
+				return
+			}
+			c.Env = mergeEnv(s.pmi.base.Environ(c.Env), vars)
+			c.Extra, c.ExtraFrom = []*os.File{end}, pmiFD
+		}
 		c.NewSession, c.NewGroup = false, true
 		c.CPUs, c.MemNodes = s.prep.places[i].CPUs, s.prep.places[i].MemNodes
 		c.Stdin, c.Stdout, c.Stderr = files[0], files[1], files[2]
 		p, err := s.forker.Start(c)
-		for _, f := range files {
+		for _, f := range append(c.Extra, files[:]...) {
 			_ = f.Close()
 		}
 		if err != nil {
@@ -334,7 +343,8 @@ func (s *shim) rankEnded(r *rank, e gangExit) {
 		return
 	}
 	r.ended = true
-	e.rank, e.node = r.n, s.a.GetNodeIndex()
+	e.rank, e.node, e.phase = r.n, s.a.GetNodeIndex(), s.phaseOf(r)
+	e.left = e.ok() && s.leftMPI(r)
 	e.byUs = (s.killing || r.termed) && (e.signal != 0 || e.code != 0)
 	e.at = time.Now()
 	// A rank may be a script whose child was killed: any failure counts.
