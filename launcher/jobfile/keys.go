@@ -71,6 +71,7 @@ func taskKeys() []taskKey {
 		{name: "no-greedy", set: boolean(func(s *job.TaskSpec) *bool { return &s.NoGreedy })},
 		{name: "switches", gang: true, set: setSwitches},
 		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
+		{name: "distribution", gang: true, set: word(func(s *job.TaskSpec) *job.Distribution { return &s.Distribution })},
 		{name: "network", set: word(func(s *job.TaskSpec) *string { return &s.Network })},
 		{name: "time", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.TimeLimit })},
 		{name: "kill-grace", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.KillGrace })},

@@ -22,6 +22,9 @@ const (
 	fAbort        // primary: they won't; payload says why
 	fDown         // primary: member from is down; payload is one byte of reason
 	fBye          // the sender leaves in order
+	fHead         // bytes of an exchange follow: round (4 bytes), their number (8)
+	fChunk        // some of them
+	fBroke        // the sender can't go on with the exchange; payload says why
 )
 
 const (
@@ -40,21 +43,30 @@ func frame(kind, from, to int, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// readFrame reads one frame.
-func readFrame(r io.Reader) (kind, from, to int, payload []byte, err error) {
+// readHead reads a frame up to its payload of n bytes.
+func readHead(r io.Reader) (kind, from, to, n int, err error) {
 	var h [frameHead]byte
 	if _, err = io.ReadFull(r, h[:]); err != nil {
-		return 0, 0, 0, nil, err
+		return 0, 0, 0, 0, err
 	}
-	n := binary.BigEndian.Uint32(h[9:])
-	if h[0] > fBye || n > MaxMessage {
-		return 0, 0, 0, nil, fmt.Errorf("malformed frame: kind %d, %d bytes", h[0], n)
+	size := binary.BigEndian.Uint32(h[9:])
+	if h[0] > fBroke || size > MaxMessage {
+		return 0, 0, 0, 0, fmt.Errorf("malformed frame: kind %d, %d bytes", h[0], size)
+	}
+	return int(h[0]), int(binary.BigEndian.Uint32(h[1:])), int(binary.BigEndian.Uint32(h[5:])), int(size), nil
+}
+
+// readFrame reads one frame.
+func readFrame(r io.Reader) (kind, from, to int, payload []byte, err error) {
+	kind, from, to, n, err := readHead(r)
+	if err != nil {
+		return 0, 0, 0, nil, err
 	}
 	payload = make([]byte, n)
 	if _, err = io.ReadFull(r, payload); err != nil {
 		return 0, 0, 0, nil, err
 	}
-	return int(h[0]), int(binary.BigEndian.Uint32(h[1:])), int(binary.BigEndian.Uint32(h[5:])), payload, nil
+	return kind, from, to, payload, nil
 }
 
 func reasons() []error { return []error{ErrClosed, ErrLeft, ErrSilent, ErrSlow} }
@@ -75,17 +87,25 @@ func decodeDown(b []byte) error {
 	return ErrClosed
 }
 
-// conn is a control connection: a queue with a limit, a goroutine that writes
-// and one that reads.
+// item is something to write.
+type item struct {
+	b    []byte
+	bulk bool // of an exchange: it has a limit of its own, see conn.putBulk
+}
+
+// conn is a control connection or a link of the tree: a queue with a limit, a
+// goroutine that writes and one that reads.
 type conn struct {
 	tc    *tls.Conn
 	limit int
 	wake  chan struct{} // something is queued, or the end has come
+	room  chan struct{} // bulk has shrunk, or the end has come
 	ended chan struct{} // closed when the reading goroutine has ended
 
 	mu     sync.Mutex
-	queue  [][]byte
-	size   int
+	queue  []item
+	size   int       // bytes of messages that wait
+	bulk   int       // bytes of exchanges that wait
 	err    error     // why it ended, first reason
 	last   bool      // the queue's last frame is the goodbye
 	lastBy time.Time // limit for writing it
@@ -93,11 +113,15 @@ type conn struct {
 
 // attach makes tc the control connection with a peer. m.mu is held.
 func (m *Mesh) attach(peer int, tc *tls.Conn) *conn {
-	c := &conn{tc: tc, limit: m.Queue, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := m.newConn(tc)
 	m.peers[peer].c = c
 	m.wg.Go(func() { c.write(m.Heartbeat, m.Silence, frame(fBeat, m.self, peer, nil)) })
 	m.wg.Go(func() { m.read(peer, c) })
 	return c
+}
+
+func (m *Mesh) newConn(tc *tls.Conn) *conn {
+	return &conn{tc: tc, limit: m.Queue, wake: make(chan struct{}, 1), room: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // put queues a frame. Beyond the limit the connection ends: the peer does not
@@ -112,7 +136,7 @@ func (c *conn) put(f []byte) {
 		c.failLocked(fmt.Errorf("%w: %d bytes are waiting", ErrSlow, c.size))
 		return
 	}
-	c.queue = append(c.queue, f)
+	c.queue = append(c.queue, item{b: f})
 	c.size += len(f)
 	c.poke()
 }
@@ -124,6 +148,58 @@ func (c *conn) poke() {
 	}
 }
 
+// drained wakes who waits for room.
+func (c *conn) drained() {
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
+}
+
+// bulkWindow is how many bytes of an exchange wait for a peer, at most, before
+// the next are queued: a connection is busy with them for no long time, and what
+// is not yet written costs no more memory.
+const bulkWindow = 256 << 10
+
+// putBulk queues a frame of an exchange when there is room, without a copy of
+// body. One goroutine at a time may call it and flush.
+func (c *conn) putBulk(head, body []byte) error {
+	if err := c.shrunk(bulkWindow); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	if c.last {
+		return errDone
+	}
+	c.queue = append(c.queue, item{head, true}, item{body, true})
+	c.bulk += len(head) + len(body)
+	c.poke()
+	return nil
+}
+
+// flush waits until no byte that putBulk queued is still needed.
+func (c *conn) flush() error { return c.shrunk(0) }
+
+// shrunk waits until at most n bytes of exchanges wait.
+func (c *conn) shrunk(n int) error {
+	for {
+		c.mu.Lock()
+		err, bulk := c.err, c.bulk
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if bulk <= n {
+			return nil
+		}
+		<-c.room
+	}
+}
+
 // finish queues the last frame.
 func (c *conn) finish(f []byte, by time.Time) {
 	c.mu.Lock()
@@ -131,7 +207,7 @@ func (c *conn) finish(f []byte, by time.Time) {
 	if c.err != nil || c.last {
 		return
 	}
-	c.queue = append(c.queue, f)
+	c.queue = append(c.queue, item{b: f})
 	c.last, c.lastBy = true, by
 	_ = c.tc.SetWriteDeadline(by) // one that hangs already hangs no longer
 	c.poke()
@@ -147,9 +223,10 @@ func (c *conn) fail(err error) {
 func (c *conn) failLocked(err error) {
 	if c.err == nil {
 		c.err = err
-		c.queue, c.size = nil, 0
+		c.queue, c.size, c.bulk = nil, 0, 0
 		_ = c.tc.NetConn().Close()
 		c.poke()
+		c.drained()
 	}
 }
 
@@ -160,7 +237,7 @@ func (c *conn) cause() error {
 }
 
 // next takes what is queued. deadline is for writing it.
-func (c *conn) next(silence time.Duration) (frames [][]byte, last bool, err error) {
+func (c *conn) next(silence time.Duration) (frames []item, last bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	frames, c.queue = c.queue, nil
@@ -188,7 +265,7 @@ func (c *conn) write(heartbeat, silence time.Duration, beat []byte) {
 			return
 		}
 		if tick && !last {
-			frames = append(frames, beat)
+			frames = append(frames, item{b: beat})
 		}
 		for _, f := range frames {
 			// Frames count as waiting until they are written.
@@ -209,16 +286,21 @@ func (c *conn) write(heartbeat, silence time.Duration, beat []byte) {
 
 // writeAll writes f in pieces: as long as some get through the peer is slow, not
 // silent.
-func (c *conn) writeAll(f []byte, silence time.Duration) error {
-	counted := f[0] != fBeat && f[0] != fBye
-	for rest := f; len(rest) > 0; {
+func (c *conn) writeAll(f item, silence time.Duration) error {
+	counted := f.bulk || f.b[0] != fBeat && f.b[0] != fBye
+	for rest := f.b; len(rest) > 0; {
 		n := min(len(rest), 64<<10)
 		if _, err := c.tc.Write(rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
 		c.mu.Lock()
-		if counted {
+		switch {
+		case c.err != nil:
+		case f.bulk:
+			c.bulk -= n
+			c.drained()
+		case counted:
 			c.size -= n
 		}
 		if !c.last {
@@ -262,18 +344,7 @@ func ended(err error) error {
 // read handles what comes from a peer until its connection ends, and then says
 // that the peer is down.
 func (m *Mesh) read(peer int, c *conn) {
-	r := bufio.NewReaderSize(alive{c.tc, m.Silence}, 16<<10)
-	for {
-		kind, from, to, payload, err := readFrame(r)
-		if err != nil {
-			c.fail(ended(err))
-			break
-		}
-		if err := m.handle(peer, kind, from, to, payload); err != nil {
-			c.fail(err)
-			break
-		}
-	}
+	m.readAll(peer, c)
 	close(c.ended)
 	m.mu.Lock()
 	p := m.peers[peer]
@@ -287,6 +358,32 @@ func (m *Mesh) read(peer int, c *conn) {
 	}
 }
 
+// readAll handles what comes until the connection ends, and says whether
+// anything came.
+func (m *Mesh) readAll(peer int, c *conn) (heard bool) {
+	r := bufio.NewReaderSize(alive{c.tc, m.Silence}, 16<<10)
+	for {
+		kind, from, to, n, err := readHead(r)
+		if err == nil && kind == fChunk {
+			// The many bytes go straight to where they are needed.
+			err = m.ex.chunk(peer, r, n)
+		} else if err == nil {
+			payload := make([]byte, n)
+			if _, err = io.ReadFull(r, payload); err == nil {
+				if err := m.handle(peer, kind, from, to, payload); err != nil {
+					c.fail(err)
+					return true
+				}
+			}
+		}
+		if err != nil {
+			c.fail(ended(err))
+			return heard
+		}
+		heard = true
+	}
+}
+
 // handle does what a frame says; an error ends the connection.
 func (m *Mesh) handle(peer, kind, from, to int, payload []byte) error {
 	switch kind {
@@ -296,6 +393,10 @@ func (m *Mesh) handle(peer, kind, from, to int, payload []byte) error {
 		return nil
 	case fData:
 		return m.deliver(peer, from, to, payload)
+	case fHead:
+		return m.ex.head(peer, payload)
+	case fBroke:
+		return m.otherBroke(peer, from, payload)
 	}
 	if m.self == 0 || peer != 0 {
 		return fmt.Errorf("%w (it sent what only a primary may)", ErrClosed)

@@ -80,6 +80,7 @@ type Mesh struct {
 	Silence   time.Duration // 5 s: a peer without traffic for so long is down
 	Heartbeat time.Duration // 1 s: between signs of life
 	Queue     int           // 16 MiB: bytes kept for a peer that does not read
+	FanOut    int           // 32: members next below one in the tree of Allgather, at least 1
 
 	self           int
 	server, client *tls.Config
@@ -88,6 +89,8 @@ type Mesh struct {
 	stop   chan struct{} // closed when Close begins
 	wg     sync.WaitGroup
 	joined chan struct{} // closed when all have joined
+
+	ex *exchange
 
 	mu      sync.Mutex
 	h       Handler
@@ -102,6 +105,7 @@ type Mesh struct {
 type member struct {
 	Peer
 	c       *conn // control connection; between members and the primary only
+	link    *conn // of the tree, between members that have no control connection
 	down    error
 	streams map[*stream]struct{}
 }
@@ -110,8 +114,8 @@ type member struct {
 // Addr is for a gang of one, which needs no network. key has link.KeySize bytes.
 func Listen(addr netip.Addr, key []byte, self int) (*Mesh, error) {
 	m := &Mesh{
-		Silence: 5 * time.Second, Heartbeat: time.Second, Queue: 16 << 20,
-		self: self, stop: make(chan struct{}), joined: make(chan struct{}),
+		Silence: 5 * time.Second, Heartbeat: time.Second, Queue: 16 << 20, FanOut: 32,
+		self: self, ex: newExchange(), stop: make(chan struct{}), joined: make(chan struct{}),
 	}
 	if !addr.IsValid() {
 		return m, nil
@@ -120,6 +124,8 @@ func Listen(addr netip.Addr, key []byte, self int) (*Mesh, error) {
 	if m.server, m.client, err = link.KeyTLS(key); err != nil {
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
+	// Exchanges are bulk from the first byte on.
+	m.server.DynamicRecordSizingDisabled, m.client.DynamicRecordSizingDisabled = true, true
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
 	if err != nil {
 		return nil, fmt.Errorf("mesh: no port on this node's data address %s: %w", addr, err)
@@ -159,6 +165,7 @@ func (m *Mesh) Join(ctx context.Context, peers []Peer, h Handler) error {
 		return errJoined
 	}
 	m.started, m.peers, m.h = true, all, h
+	m.ex.place(m.self, len(all), max(1, m.FanOut))
 	m.mu.Unlock()
 	if len(all) == 1 {
 		m.setReady()
@@ -335,6 +342,13 @@ func (m *Mesh) markDown(peer int, why error) {
 	if p.c != nil {
 		p.c.fail(why)
 	}
+	if p.link != nil && !errors.Is(why, ErrLeft) { // one that left sends the rest
+		p.link.fail(why)
+	}
+	// A link may still bring what a member sent before it left; its end counts.
+	if left := errors.Is(why, ErrLeft); !left || p.link == nil || p.link.cause() != nil {
+		m.ex.down(peer, fmt.Errorf("mesh: %s: %w", p, why), left)
+	}
 	for s := range p.streams {
 		_ = s.NetConn().Close()
 	}
@@ -372,12 +386,15 @@ func (m *Mesh) Close() error {
 		for s := range p.streams {
 			_ = s.NetConn().Close()
 		}
-		if p.c != nil {
-			p.c.finish(frame(fBye, m.self, toAll, nil), time.Now().Add(closeWait))
-			conns = append(conns, p.c)
+		for _, c := range []*conn{p.c, p.link} {
+			if c != nil {
+				c.finish(frame(fBye, m.self, toAll, nil), time.Now().Add(closeWait))
+				conns = append(conns, c)
+			}
 		}
 	}
 	m.mu.Unlock()
+	m.ex.fail(errDone)
 	// A connection closed with unread bytes is reset, and the goodbye with it:
 	// wait until the peer has closed too.
 	limit := time.NewTimer(closeWait)

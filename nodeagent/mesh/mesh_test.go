@@ -46,7 +46,7 @@ type recorder struct {
 	block chan struct{} // not nil: messages wait for it
 }
 
-func newRecorder() *recorder { return &recorder{ch: make(chan news, 100_000)} }
+func newRecorder() *recorder { return &recorder{ch: make(chan news, 10_000)} }
 
 func (r *recorder) Message(from int, msg []byte) {
 	if r.block != nil {
@@ -306,7 +306,7 @@ func TestStrangers(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
-	for range 2 * maxPending { // half-open ones, more than are kept
+	for range 2 * (maxPending + 6) { // half-open ones, more than are kept
 		dial()
 	}
 	garbage := dial()

@@ -20,13 +20,20 @@ const (
 	greetHead = 15
 	kindStar  = 1
 	kindPipe  = 2
+	kindTree  = 3
 
 	// MaxMeta is the longest meta of a stream in bytes.
 	MaxMeta = 1<<16 - 1
 
-	greetWait  = 5 * time.Second // for TLS and the greeting
-	maxPending = 256             // connections within it, several for each node of a gang
+	greetWait  = 5 * time.Second // for TLS and the greeting, see greetLimit
+	maxPending = 256             // connections within it, and two for each node of a gang
 )
+
+// greetLimit is how long TLS and the greeting may take. The primary of a big
+// gang shakes hands with all members at once.
+func (m *Mesh) greetLimit() time.Duration {
+	return greetWait + time.Duration(len(m.peers))*10*time.Millisecond
+}
 
 // stream is one end of a Stream.
 type stream struct {
@@ -94,7 +101,7 @@ func (m *Mesh) Open(ctx context.Context, to int, meta []byte) (Stream, error) {
 
 // dial connects to a peer and greets it.
 func (m *Mesh) dial(ctx context.Context, p Peer, kind byte, meta []byte) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, greetWait)
+	ctx, cancel := context.WithTimeout(ctx, m.greetLimit())
 	defer cancel()
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(p.Addr, p.Port).String())
 	if err != nil {
@@ -179,7 +186,7 @@ func (m *Mesh) accept() {
 		}
 		// A member greets within milliseconds: who has waited longest is no
 		// member.
-		if len(m.pending) >= maxPending {
+		if len(m.pending) >= maxPending+2*len(m.peers) {
 			_ = m.pending[0].Close()
 			m.pending = m.pending[1:]
 		}
@@ -203,7 +210,7 @@ func (m *Mesh) settle(c net.Conn) {
 
 // welcome finds out who dialled and serves it.
 func (m *Mesh) welcome(raw net.Conn) {
-	_ = raw.SetDeadline(time.Now().Add(greetWait))
+	_ = raw.SetDeadline(time.Now().Add(m.greetLimit()))
 	tc := tls.Server(raw, m.server)
 	kind, from, meta, err := m.greeted(tc)
 	m.settle(raw)
@@ -221,8 +228,12 @@ func (m *Mesh) welcome(raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
-	if kind == kindStar {
+	switch kind {
+	case kindStar:
 		m.welcomeStar(from, tc)
+		return
+	case kindTree:
+		m.attachLink(from, tc)
 		return
 	}
 	s, err := m.track(from, tc)
@@ -264,7 +275,9 @@ func (m *Mesh) refusal(kind byte, from int) string {
 		return "not the primary"
 	case kind == kindStar && m.ready:
 		return "this node has joined already"
-	case kind != kindStar && kind != kindPipe:
+	case kind == kindTree && (m.self == 0 || m.ex.parentOf(from) != m.self):
+		return "no such link in the tree"
+	case kind != kindStar && kind != kindPipe && kind != kindTree:
 		return "unknown kind of connection"
 	}
 	return ""

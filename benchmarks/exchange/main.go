@@ -1,0 +1,228 @@
+// Command exchange measures a gang's start-up exchange with all members in one
+// process: the real mesh with TLS over loopback, one end for each simulated node.
+// What a round costs there is shared by all members, on as many cores as the
+// machine has; so are the handshakes.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"gangway/nodeagent/mesh"
+	"gangway/nodeagent/wire/link"
+)
+
+type handler struct{}
+
+func (handler) Message(int, []byte)             {}
+func (handler) Down(int, error)                 {}
+func (handler) Stream(int, []byte, mesh.Stream) {}
+
+// settings of a run.
+type settings struct {
+	members, ranks, value, fanOut, rounds int
+	plain                                 bool
+}
+
+func main() {
+	var s settings
+	members := flag.String("members", "64,256,1024", "members of the gangs, comma separated")
+	runs := flag.Int("runs", 5, "gangs of each size; the table has medians")
+	flag.IntVar(&s.ranks, "ranks", 8, "ranks a member")
+	flag.IntVar(&s.value, "value", 300, "bytes of a rank's value; its key has 20")
+	flag.IntVar(&s.fanOut, "fan-out", 0, "of the tree; 0: the mesh's own")
+	flag.IntVar(&s.rounds, "rounds", 3, "exchanges of each gang")
+	flag.BoolVar(&s.plain, "floor", false, "measure plain TCP in the same tree instead of the mesh")
+	flag.Parse()
+	what := "mesh"
+	if s.plain {
+		what = "plain TCP"
+	}
+	fmt.Println("| members | over | join s | join CPU s | first exchange s | further s | CPU s | MiB resident a member |")
+	fmt.Println("|---|---|---|---|---|---|---|---|")
+	for _, m := range strings.Split(*members, ",") {
+		if _, err := fmt.Sscan(m, &s.members); err != nil || s.members < 1 {
+			fail(fmt.Errorf("-members: %q is no number of members", m))
+		}
+		var all [6][]float64
+		for range *runs {
+			r, err := run(s)
+			if err != nil {
+				fail(err)
+			}
+			for i, v := range r {
+				all[i] = append(all[i], v)
+			}
+			runtime.GC()
+		}
+		fmt.Printf("| %d | %s |", s.members, what)
+		for _, v := range all {
+			slices.Sort(v)
+			fmt.Printf(" %.3f |", v[len(v)/2])
+		}
+		fmt.Println()
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "exchange:", err)
+	os.Exit(1)
+}
+
+// part is what one member contributes: the size of its ranks' puts.
+func (s settings) part(member int) []byte {
+	var b []byte
+	for r := range s.ranks {
+		key := fmt.Sprintf("P%d-businesscard", member*s.ranks+r)
+		b = fmt.Appendf(b, "%-20.20s%s", key, strings.Repeat(string(rune('a'+r)), s.value))
+	}
+	return b
+}
+
+// group is a gang: the mesh's or the floor's.
+type group interface {
+	join() error
+	exchange(member int, part []byte) ([]byte, error)
+	close()
+}
+
+// run makes one gang; it returns what the table has.
+func run(s settings) (out [6]float64, err error) {
+	var g group
+	if s.plain {
+		g, err = newFloor(s)
+	} else {
+		g, err = newGang(s)
+	}
+	if err != nil {
+		return out, err
+	}
+	defer g.close()
+	t, c := time.Now(), cpu()
+	if err := g.join(); err != nil {
+		return out, err
+	}
+	out[0], out[1] = time.Since(t).Seconds(), cpu()-c
+	var walls, cpus []float64
+	for range s.rounds {
+		t, c := time.Now(), cpu()
+		if err := s.round(g); err != nil {
+			return out, err
+		}
+		walls, cpus = append(walls, time.Since(t).Seconds()), append(cpus, cpu()-c)
+	}
+	out[2] = walls[0]
+	if rest := walls[1:]; len(rest) > 0 {
+		slices.Sort(rest)
+		out[3] = rest[len(rest)/2]
+	}
+	slices.Sort(cpus)
+	out[4] = cpus[len(cpus)/2]
+	out[5] = resident() / float64(s.members)
+	return out, nil
+}
+
+// round is one exchange of all members.
+func (s settings) round(g group) error {
+	errs := make([]error, s.members)
+	var wg sync.WaitGroup
+	for i := range s.members {
+		wg.Go(func() {
+			part := s.part(i)
+			whole, err := g.exchange(i, part)
+			if err == nil && len(whole) != s.members*len(part) {
+				err = fmt.Errorf("member %d has %d bytes, want %d", i, len(whole), s.members*len(part))
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type gang struct {
+	m     []*mesh.Mesh
+	peers []mesh.Peer
+}
+
+func newGang(s settings) (*gang, error) {
+	g, key := &gang{}, link.NewKey()
+	addr := netip.MustParseAddr("127.0.0.1")
+	for i := range s.members {
+		m, err := mesh.Listen(addr, key, i)
+		if err != nil {
+			g.close()
+			return nil, err
+		}
+		if s.fanOut > 0 {
+			m.FanOut = s.fanOut
+		}
+		m.Silence = time.Minute // all members share the cores here
+		g.m = append(g.m, m)
+		g.peers = append(g.peers, mesh.Peer{Index: i, Addr: addr, Port: m.Port()})
+	}
+	return g, nil
+}
+
+func (g *gang) join() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	errs := make([]error, len(g.m))
+	var wg sync.WaitGroup
+	for i, m := range g.m {
+		wg.Go(func() { errs[i] = m.Join(ctx, g.peers, handler{}) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *gang) exchange(i int, part []byte) ([]byte, error) { return g.m[i].Allgather(part) }
+
+func (g *gang) close() {
+	var wg sync.WaitGroup
+	for _, m := range g.m {
+		wg.Go(func() { _ = m.Close() })
+	}
+	wg.Wait()
+}
+
+// cpu is the process's time in seconds.
+func cpu() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// resident is the process's memory in MiB.
+func resident() float64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, rss float64
+	if _, err := fmt.Sscan(string(b), &size, &rss); err != nil {
+		return 0
+	}
+	return rss * float64(os.Getpagesize()) / (1 << 20)
+}
