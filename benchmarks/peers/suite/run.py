@@ -204,7 +204,9 @@ def one(a, place, f, way, scratch):
     """All tests of a flavour by a way: {id: outcome}."""
     result, deadline = {}, time.monotonic() + a.limit
     extra = ["-i", a.modules] if a.modules else []
-    for module in f.leave_out:
+    # Modules that a way can't pass by design would only leave communicators
+    # behind that make MPI_Finalize fail.
+    for module in [*f.leave_out, *(k[:-1] for k in EXPECTED.get(way, {}) if k.endswith("."))]:
         extra += ["-e", f"^{module}"]
     for _ in range(40):
         skip = Path(scratch) / "done"
