@@ -452,8 +452,8 @@ func autopsy(a *job.AttemptRow) []batchapi.RankEnd {
 	}
 	res := a.Parts[0].Results[0]
 	nodeOf := func(rank int) string {
-		for _, p := range a.Parts {
-			if rank >= p.FirstRank && rank < p.FirstRank+p.Ranks {
+		for i := range a.Parts {
+			if p := &a.Parts[i]; p.HasRank(rank) {
 				return p.Node
 			}
 		}

@@ -144,10 +144,7 @@ func (t *traffic) whole(rec *job.AttemptRow) {
 // shortfall says what is missing of a part's output, of which got bytes came;
 // "": nothing that is known of.
 func shortfall(p job.PartRow, got uint64) string {
-	whose := fmt.Sprintf("output of ranks %d-%d on node %s", p.FirstRank, p.FirstRank+p.Ranks-1, p.Node)
-	if p.Ranks == 1 {
-		whose = fmt.Sprintf("output of rank %d on node %s", p.FirstRank, p.Node)
-	}
+	whose := fmt.Sprintf("output of %s on node %s", p.RankText(), p.Node)
 	if len(p.Results) == 0 {
 		if p.Started {
 			return whose + " may be incomplete: the node was lost before it had confirmed all of it"

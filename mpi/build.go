@@ -48,6 +48,9 @@ func Build(f Facts, l Layout, program []string) (Launch, error) {
 	case OpenMPI:
 		out = buildOpenMPI(f, l)
 	case MSMPI:
+		if err := l.msmpiOrder(); err != nil {
+			return Launch{}, err
+		}
 		out = buildMSMPI(f, l)
 	default:
 		return Launch{}, fmt.Errorf("no rules for the MPI flavour %q: choose one of %s", f.Launcher.Flavour, flavourNames())
@@ -98,6 +101,8 @@ func join(f Facts, name string) string {
 // calls itself, which need not resolve elsewhere; Hydra then hangs. An
 // address there is better than -iface, which is a name of the primary's alone.
 // With the rsh launcher nothing is put before HOST (ssh would get -x).
+// Hydra binds only if it is told to; -bind-to none is not said, because the Hydra
+// of MPICH 5 passes it on twice to a process that a rank spawns, and fails.
 func buildMPICH(f Facts, l Layout) Launch {
 	out := newHostfile(f, l, "hostfile", hydraLine)
 	out.Argv = []string{f.Launcher.Path}
@@ -111,7 +116,8 @@ func buildMPICH(f Facts, l Layout) Launch {
 			out.Argv = append(out.Argv, "-iface", p.Interface)
 		}
 	}
-	out.Argv = append(out.Argv, "-rmk", "user", "-bind-to", "none", "-f", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
+	out.hydraOrder(f, l)
+	out.Argv = append(out.Argv, "-rmk", "user", "-f", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
 	return out
 }
 
@@ -131,6 +137,7 @@ func buildIntel(f Facts, l Layout) Launch {
 			out.Argv = append(out.Argv, "-iface", name)
 		}
 	}
+	out.hydraOrder(f, l)
 	out.Argv = append(out.Argv, "-rmk", "user", "-machinefile", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
 	out.Env = []string{"I_MPI_HYDRA_BRANCH_COUNT=" + strconv.Itoa(len(l.Nodes)), "I_MPI_PIN=0"}
 	out.Unset = []string{"I_MPI_PIN_*"}
@@ -184,9 +191,9 @@ func (out *Launch) ompiPlacement(f Facts, l Layout) {
 	if len(l.Nodes) > 1 && f.Subnet.IsValid() && !chosen(f.Env, ompiInterfaces...) {
 		out.Argv = append(out.Argv, "--mca", "btl_tcp_if_include", f.Subnet.Masked().String())
 	}
-	mapBy := "slot"
+	mapBy := out.ompiOrder(l)
 	if f.Oversubscribed {
-		mapBy = "slot:OVERSUBSCRIBE"
+		mapBy += ":OVERSUBSCRIBE"
 		out.Argv = append(out.Argv, "--mca", "mpi_yield_when_idle", "1")
 	}
 	out.Argv = append(out.Argv, "--bind-to", "none", "--map-by", mapBy,

@@ -22,9 +22,10 @@ type NodeSlot struct {
 }
 
 // Layout is where a gang's ranks go. Nodes[0] is where mpirun runs; ranks are
-// numbered blockwise in the nodes' order.
+// numbered blockwise in the nodes' order, unless Order says otherwise.
 type Layout struct {
 	Nodes []NodeSlot
+	Order []int // for each rank the index of its node in Nodes; nil: blockwise
 }
 
 // Ranks returns the number of ranks in all.
@@ -56,7 +57,7 @@ func (l Layout) check() error {
 		}
 		seen[n.Name] = true
 	}
-	return nil
+	return l.checkOrder()
 }
 
 // Facts is what Build needs to know of the primary and of the gang.

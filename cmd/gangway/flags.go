@@ -29,6 +29,7 @@ type runFlags struct {
 	mpi, launch, bind, network     string
 	switches, spread, fabric       string
 	preflight                      string
+	distribution                   string
 	hosts, hostfile, agents, key   string
 	timeLimit, grace, deadline     time.Duration
 	setup, chdir, name             string
@@ -53,7 +54,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.mem, "mem-per-rank", "", "memory per rank, for example 2G; enforced per node where cgroups allow")
 	fl.BoolVar(&f.oversubscribe, "oversubscribe", false, "let ranks share cores when there are too few")
 	fl.StringVar(&f.mpi, "mpi", "auto", "auto, mpich, intel, openmpi, msmpi or none")
-	fl.StringVar(&f.launch, "launch", "auto", "auto or mpirun: gangway starts the ranks; primary: CMD runs once, on the first node")
+	fl.StringVar(&f.launch, "launch", "auto", "auto; pmi or mpirun: what starts the ranks (pmi: gangway itself, without an mpirun; for MPICH and Intel MPI); primary: CMD runs once, on the first node")
 	fl.StringVar(&f.hosts, "hosts", "", "hosts to use, by ssh: a hostlist such as n[1-4,7]")
 	fl.StringVar(&f.hostfile, "hostfile", "", "file with hosts and slots, in MPICH's or Open MPI's dialect")
 	fl.StringVar(&f.agents, "agents", "", "standing agents to use: a hostlist with a port, such as n[1-4]:7700")
@@ -68,6 +69,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.switches, "switches", "", "leaf switches to be on at most, N or N@TIME: waits for them, after TIME takes any; needs a launcher that knows the fabric")
 	fl.StringVar(&f.spread, "spread", "", "over several leaf switches: pack (default) fills leaves, balance takes as many nodes of each")
 	fl.StringVar(&f.preflight, "preflight", "fast", "checks on the nodes before the start: off, fast, or full, which also measures the network between them")
+	fl.StringVarP(&f.distribution, "distribution", "m", "", "ranks over nodes: block (default: a node's ranks follow each other) or cyclic (dealt in rounds)")
 	fl.StringVar(&f.network, "network", "", "data network: an interface's name or a CIDR (default: one that all nodes share)")
 	fl.DurationVar(&f.timeLimit, "time", 0, "time limit, for example 90m; enforced on the nodes")
 	fl.DurationVar(&f.grace, "kill-grace", 5*time.Second, "from SIGTERM to SIGKILL at the time limit and on cancel")
@@ -189,7 +191,7 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 	t := job.TaskSpec{
 		ID: "run", Kind: job.Gang, Nodes: f.nodes, Ranks: f.ranks, RanksPerNode: f.ppn, CoresPerRank: f.cores,
 		GPUsPerRank: f.gpus, Oversubscribe: f.oversubscribe, MPI: f.mpi, Launch: job.LaunchRanks, Bind: f.bind,
-		Network: f.network, TimeLimit: f.timeLimit, KillGrace: f.grace, LaunchDeadline: f.deadline, Spread: job.Spread(f.spread),
+		Network: f.network, TimeLimit: f.timeLimit, KillGrace: f.grace, LaunchDeadline: f.deadline, Spread: job.Spread(f.spread), Distribution: job.Distribution(f.distribution),
 		Command: command, Stdin: true, OnNodeLoss: job.NodeLossFail, Bcast: f.bcast,
 	}
 	t.Threads, t.SMT, t.Optimize, t.NoGreedy = f.threads, f.smt, f.optimize, f.noGreedy
@@ -204,14 +206,12 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		t.CoresPerRank = 0 // as the threads need
 	}
 	switch f.launch {
-	case "auto", "mpirun":
+	case "auto", "mpirun", "pmi":
 		t.Via = f.launch
 	case "primary":
 		t.Launch = job.LaunchPrimary
-	case "pmi":
-		return job.Spec{}, usagef("use --launch mpirun", "--launch pmi is not in this version")
 	default:
-		return job.Spec{}, usagef("auto, mpirun or primary", "--launch %q is unknown", f.launch)
+		return job.Spec{}, usagef("auto, pmi, mpirun or primary", "--launch %q is unknown", f.launch)
 	}
 	if f.mem != "" {
 		n, err := parseBytes(f.mem)

@@ -37,6 +37,7 @@ type planNode struct {
 	Interface string `json:"interface,omitempty"`
 	FirstRank int    `json:"first_rank"`
 	Ranks     int    `json:"ranks"`
+	RankList  string `json:"rank_list,omitempty"` // where they are not consecutive
 	CPUs      string `json:"cpus"`
 	Leaf      string `json:"leaf,omitempty"` // switch, or set of switches, if the fabric is known
 }
@@ -53,7 +54,7 @@ func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric, checks str
 	}
 	for _, x := range res.Attempt.Parts {
 		d.Nodes = append(d.Nodes, planNode{Node: x.Node, Address: x.Address, Interface: x.Interface,
-			FirstRank: x.FirstRank, Ranks: x.Ranks, CPUs: x.CPUs.String(), Leaf: fabric.Leaf(x.Node)})
+			FirstRank: x.FirstRank, Ranks: x.Ranks, RankList: x.RankList, CPUs: x.CPUs.String(), Leaf: fabric.Leaf(x.Node)})
 	}
 	if a.json {
 		e := json.NewEncoder(a.stdout)

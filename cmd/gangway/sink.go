@@ -101,7 +101,7 @@ func (s *sink) Placed(rec job.AttemptRow) {
 	}
 	if s.verbose {
 		for _, p := range rec.Parts {
-			s.say("%s: ranks %d-%d on cpus %s", p.Node, p.FirstRank, p.FirstRank+p.Ranks-1, p.CPUs)
+			s.say("%s: %s on cpus %s", p.Node, p.RankText(), p.CPUs)
 		}
 	}
 }
@@ -128,6 +128,8 @@ func (s *sink) Planned(node string, p agents.Plan, ranks []launcher.Place) {
 
 func planLine(p agents.Plan) string {
 	switch p.Via {
+	case "pmi":
+		return strings.TrimSpace(fmt.Sprintf("%s %s", p.MPI, p.MPIVersion)) + ", its ranks started without an mpirun"
 	case "direct":
 		return "gangway starts the ranks itself"
 	case "primary":

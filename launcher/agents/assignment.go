@@ -45,7 +45,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		NodeIndex:        uint32(p.NodeIndex), NodeCount: uint32(p.NodeCount),
 		NodeDir: path.Join(base, "gangway-"+p.ID),
 		Cpus:    p.CPUs.String(), Shared: p.Shared,
-		FirstRank: uint32(p.FirstRank), NodeRanks: uint32(p.Ranks), TotalRanks: uint32(p.Total),
+		FirstRank: uint32(p.FirstRank), NodeRanks: uint32(p.Ranks), RankList: p.RankList, TotalRanks: uint32(p.Total),
 		CoresPerRank: uint32(t.CoresPerRank), Bind: t.Bind,
 		Address: addrText(p.Address), Interface: p.Interface, MeshKey: p.MeshKey,
 		Threads: uint32(t.Threads), Smt: uint32(t.SMT), Optimize: t.Optimize, NoGreedy: t.NoGreedy,

@@ -177,5 +177,5 @@ func claimsOf(in []*wire.Claim) ([]job.Claim, error) {
 
 func peerOf(q state.Peer) *wire.Peer {
 	return &wire.Peer{Index: uint32(q.Index), Name: q.Node, Hostname: q.Hostname, Address: addrText(q.Address),
-		Port: uint32(q.Port), Interface: q.Interface, FirstRank: uint32(q.FirstRank), Ranks: uint32(q.Ranks), Cpus: q.CPUs.String()}
+		Port: uint32(q.Port), Interface: q.Interface, FirstRank: uint32(q.FirstRank), Ranks: uint32(q.Ranks), RankList: q.RankList, Cpus: q.CPUs.String()}
 }

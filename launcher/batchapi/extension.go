@@ -26,11 +26,12 @@ type extension struct {
 	Oversubscribe  *bool   `json:"oversubscribe,omitempty"`
 	Via            *string `json:"via,omitempty"`
 	Bind           *string `json:"bind,omitempty"`
-	Threads        *int    `json:"threads,omitempty"`   // of a rank
-	SMT            *int    `json:"smt,omitempty"`       // PUs to use of each core
-	Optimize       *string `json:"optimize,omitempty"`  // gpu or cpu, for bind auto
-	NoGreedy       *bool   `json:"noGreedy,omitempty"`  // for bind auto
-	Preflight      *string `json:"preflight,omitempty"` // off, fast or full
+	Threads        *int    `json:"threads,omitempty"`      // of a rank
+	SMT            *int    `json:"smt,omitempty"`          // PUs to use of each core
+	Optimize       *string `json:"optimize,omitempty"`     // gpu or cpu, for bind auto
+	NoGreedy       *bool   `json:"noGreedy,omitempty"`     // for bind auto
+	Distribution   *string `json:"distribution,omitempty"` // block or cyclic
+	Preflight      *string `json:"preflight,omitempty"`    // off, fast or full
 	Network        *string `json:"network,omitempty"`
 	Switches       *int    `json:"switches,omitempty"`     // leaf switches at most
 	SwitchesWait   *string `json:"switchesWait,omitempty"` // ISO 8601; then any number will do
@@ -57,8 +58,9 @@ func readExtension(g *props) *extension {
 		Optimize: g.optEnum("optimize", "gpu", "cpu"), NoGreedy: g.optFlag("noGreedy"),
 		Preflight: g.optEnum("preflight", "off", "fast", "full"),
 		Switches:  g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
-		Spread:  g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
-		Network: g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
+		Spread:       g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
+		Distribution: g.optEnum("distribution", string(job.DistributionBlock), string(job.DistributionCyclic)),
+		Network:      g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
 		KillGrace: g.optDuration("killGrace"), LaunchDeadline: g.optDuration("launchDeadline"),
 		OnNodeLoss: g.optEnum("onNodeLoss", string(job.NodeLossRequeue), string(job.NodeLossFail), string(job.NodeLossWait)),
 		Array:      g.optNumber("array", job.MaxArray),
@@ -195,6 +197,9 @@ func (e extension) apply(s *job.TaskSpec) {
 	if e.Launch != nil {
 		s.Launch = job.Launch(*e.Launch)
 	}
+	if e.Distribution != nil {
+		s.Distribution = job.Distribution(*e.Distribution)
+	}
 	if e.Spread != nil {
 		s.Spread = job.Spread(*e.Spread)
 	}
@@ -237,7 +242,7 @@ func extensionOf(s job.TaskSpec) extension {
 		MemPerRank: given(int(s.MemPerRank)), Oversubscribe: given(s.Oversubscribe), Via: given(s.Via), Bind: given(s.Bind), Network: given(s.Network),
 		Threads: given(s.Threads), SMT: given(s.SMT), Optimize: given(s.Optimize), NoGreedy: given(s.NoGreedy),
 		Preflight: given(s.Preflight),
-		Bcast:     given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
+		Bcast:     given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Distribution: given(string(s.Distribution)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
 	}
 	if s.SwitchesWait > 0 {
 		e.SwitchesWait = given(formatDuration(s.SwitchesWait))

@@ -147,7 +147,8 @@ type PartRow struct {
 	Node      string          `json:"node"`
 	FirstRank int             `json:"first_rank"`
 	Ranks     int             `json:"ranks"`
-	CPUs      topology.CPUSet `json:"cpus"` // PUs granted
+	RankList  string          `json:"rank_list,omitempty"` // as topology.FormatRanks, where they are not consecutive
+	CPUs      topology.CPUSet `json:"cpus"`                // PUs granted
 	Memory    uint64          `json:"memory,omitempty"`
 	GPUs      []uint32        `json:"gpus,omitempty"`
 	Shared    bool            `json:"shared,omitempty"`

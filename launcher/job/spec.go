@@ -105,6 +105,16 @@ const (
 	SpreadBalance Spread = "balance" // as many on each of those leaves
 )
 
+// Distribution is which ranks of a gang are on which of its nodes. How many each
+// node has is the placement's.
+type Distribution string
+
+// The distributions.
+const (
+	DistributionBlock  Distribution = "block"  // a node's ranks follow each other
+	DistributionCyclic Distribution = "cyclic" // dealt in rounds: a rank for each node that still lacks one
+)
+
 // NodeRanks is a number of ranks on one named node.
 type NodeRanks struct {
 	Node  string `json:"node"`
@@ -124,6 +134,8 @@ type TaskSpec struct {
 	// they fit.
 	RanksPerNode int         `json:"ranks_per_node,omitempty"`
 	PerNode      []NodeRanks `json:"per_node,omitempty"` // uneven, by name, in rank order; excludes RanksPerNode
+
+	Distribution Distribution `json:"distribution,omitempty"` // of a gang; "" is block
 
 	CoresPerRank  int    `json:"cores_per_rank,omitempty"` // whole cores; 0: as many as Threads need, or 1
 	GPUsPerRank   int    `json:"gpus_per_rank,omitempty"`  // 0: none; with bind gpu 1

@@ -140,6 +140,12 @@ func (c *checker) task(t TaskSpec) {
 	if t.SwitchesWait > 0 && t.Switches == 0 {
 		c.bad("switches-wait", "there is nothing to wait for: give switches too")
 	}
+	if t.Distribution != "" {
+		c.oneOf("distribution", string(t.Distribution), string(DistributionBlock), string(DistributionCyclic))
+		if t.Launch == LaunchPrimary && t.Distribution == DistributionCyclic {
+			c.bad("distribution", "cyclic means nothing with launch primary: the command places its ranks itself")
+		}
+	}
 	if t.Spread != "" {
 		c.oneOf("spread", string(t.Spread), string(SpreadPack), string(SpreadBalance))
 	}

@@ -142,6 +142,7 @@ func (w *writer) task(t job.TaskSpec) {
 	w.word("optimize", t.Optimize)
 	w.flag("no-greedy", t.NoGreedy)
 	w.word("preflight", t.Preflight)
+	w.word("distribution", string(t.Distribution))
 	if t.Switches > 0 {
 		v := strconv.Itoa(t.Switches)
 		if t.SwitchesWait > 0 {

@@ -73,6 +73,7 @@ func taskKeys() []taskKey {
 		{name: "preflight", set: word(func(s *job.TaskSpec) *string { return &s.Preflight })},
 		{name: "switches", gang: true, set: setSwitches},
 		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
+		{name: "distribution", gang: true, set: word(func(s *job.TaskSpec) *job.Distribution { return &s.Distribution })},
 		{name: "network", set: word(func(s *job.TaskSpec) *string { return &s.Network })},
 		{name: "time", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.TimeLimit })},
 		{name: "kill-grace", set: duration(func(s *job.TaskSpec) *time.Duration { return &s.KillGrace })},

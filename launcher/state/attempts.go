@@ -124,6 +124,7 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 		a.Parts = append(a.Parts, job.PartRow{Node: p.Node, FirstRank: p.FirstRank, Ranks: p.Ranks, CPUs: p.CPUs,
 			Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared})
 	}
+	job.Deal(a.Parts, task.spec.Distribution)
 	addrs, ifaces, err := topology.SharedNetwork(nodes, task.spec.Network)
 	if err != nil && (len(nodes) > 1 || task.spec.Network != "") {
 		t.replan = true // the plan counted on these cores being taken

@@ -131,12 +131,12 @@ func (t *taskState) check() error {
 }
 
 func (c *Cluster) checkAttempt(a *attempt) error {
-	rank, gone, ready, lost := 0, 0, 0, false
+	total, err := checkRanks(a.Parts)
+	if err != nil {
+		return err
+	}
+	gone, ready, lost := 0, 0, false
 	for i, p := range a.Parts {
-		if p.FirstRank != rank {
-			return fmt.Errorf("part on %s starts at rank %d instead of %d", p.Node, p.FirstRank, rank)
-		}
-		rank += p.Ranks
 		n := c.nodes[p.Node]
 		if n == nil {
 			return fmt.Errorf("has a part on %s, which is not there", p.Node)
@@ -156,8 +156,8 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 		}
 	}
 	spec := a.task.spec
-	if spec.Kind == job.Gang && rank != spec.Ranks {
-		return fmt.Errorf("has %d of %d ranks", rank, spec.Ranks)
+	if spec.Kind == job.Gang && total != spec.Ranks {
+		return fmt.Errorf("has %d of %d ranks", total, spec.Ranks)
 	}
 	if gone == len(a.Parts) {
 		return fmt.Errorf("nothing is left of it, but it has not ended")
@@ -183,4 +183,27 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 		}
 	}
 	return nil
+}
+
+// checkRanks reports whether the parts have every rank from 0 once, and how many
+// they are.
+func checkRanks(parts []job.PartRow) (total int, err error) {
+	for i := range parts {
+		total += parts[i].Ranks
+	}
+	seen := make([]bool, total)
+	for i := range parts {
+		p := &parts[i]
+		ranks := p.RankNumbers()
+		if len(ranks) != p.Ranks || len(ranks) > 0 && ranks[0] != p.FirstRank {
+			return 0, fmt.Errorf("part on %s: the list %q is not of %d ranks from %d on", p.Node, p.RankList, p.Ranks, p.FirstRank)
+		}
+		for _, r := range ranks {
+			if r >= total || seen[r] {
+				return 0, fmt.Errorf("part on %s has rank %d, which is another's or not below %d", p.Node, r, total)
+			}
+			seen[r] = true
+		}
+	}
+	return total, nil
 }

@@ -42,6 +42,7 @@ type Part struct {
 	Shared    bool
 	FirstRank int
 	Ranks     int        // on this node
+	RankList  string     // as job.PartRow.RankList
 	Total     int        // ranks of the attempt
 	Address   netip.Addr // this node's, on the network that the attempt's nodes share
 	Interface string
@@ -63,6 +64,7 @@ type Peer struct {
 	Interface string
 	FirstRank int
 	Ranks     int
+	RankList  string
 	CPUs      topology.CPUSet
 }
 
@@ -89,13 +91,16 @@ func (c *Cluster) Desired(name string) []Part {
 
 func (c *Cluster) desired(a *attempt, i int) Part {
 	p, task := &a.Parts[i], a.task
-	last := &a.Parts[len(a.Parts)-1]
+	total := 0
+	for k := range a.Parts {
+		total += a.Parts[k].Ranks
+	}
 	d := Part{
 		ID: a.ID, Cluster: c.meta.Cluster, TaskUID: task.uid, Range: a.Try.Range, Attempt: a.Try.Attempt, Epoch: a.Epoch,
 		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: task.spec,
 		NodeIndex: i, NodeCount: len(a.Parts),
 		CPUs: p.CPUs, Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared,
-		FirstRank: p.FirstRank, Ranks: p.Ranks, Total: last.FirstRank + last.Ranks,
+		FirstRank: p.FirstRank, Ranks: p.Ranks, RankList: p.RankList, Total: total,
 		Address: address(p), Interface: p.Interface, MeshKey: a.MeshKey,
 	}
 	switch {
@@ -119,7 +124,7 @@ func (c *Cluster) peers(a *attempt) []Peer {
 	for i := range a.Parts {
 		p := &a.Parts[i]
 		out[i] = Peer{Index: i, Node: p.Node, Address: address(p), Port: p.MeshPort, Interface: p.Interface,
-			FirstRank: p.FirstRank, Ranks: p.Ranks, CPUs: p.CPUs}
+			FirstRank: p.FirstRank, Ranks: p.Ranks, RankList: p.RankList, CPUs: p.CPUs}
 		if n := c.nodes[p.Node]; n != nil && n.topo != nil {
 			out[i].Hostname = n.topo.Hostname
 		}

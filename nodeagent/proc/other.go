@@ -175,3 +175,6 @@ func (g *MemoryGroup) Close() error { return nil }
 
 // StartTime is 0.
 func StartTime(int) uint64 { return 0 }
+
+// CheckSlice is unsupported.
+func CheckSlice(time.Duration) error { return unsupported("scheduling slices") }

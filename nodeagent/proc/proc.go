@@ -30,10 +30,17 @@ type Cmd struct {
 	Dir  string   // "": this process's
 
 	// Stdin, Stdout and Stderr are descriptors 0 to 2, nil for /dev/null;
-	// Extra follow from 3 on. A file that is handed over is put into blocking
+	// Extra follow from 3 on, or from ExtraFrom if that is higher: scripts use
+	// low numbers for files of their own. A file that is handed over is put into blocking
 	// mode, because programs expect it. The caller closes its own copies.
 	Stdin, Stdout, Stderr *os.File
 	Extra                 []*os.File
+	ExtraFrom             int
+
+	// Slice is how long the process, and what it starts, may run before another
+	// that waits for the cpu is looked at: 100 µs to 100 ms. Where the
+	// system has no such thing (see CheckSlice), nothing happens. 0: as this process.
+	Slice time.Duration
 
 	CPUs     topology.CPUSet // PU indices; empty: this process's
 	MemNodes []int           // NUMA node indices; memory comes from these first, see Process.MemPolicy; nil: this process's policy

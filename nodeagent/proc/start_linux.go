@@ -169,6 +169,12 @@ func fork(c Cmd) (pid int, policy, err error) {
 			defer restore()
 		}
 	}
+	if c.Slice > 0 {
+		// Without it the program only runs slower.
+		if restore, err := setSlice(c.Slice); err == nil {
+			defer restore()
+		}
+	}
 	if c.KillWithParent {
 		attr.Pdeathsig = syscall.SIGKILL
 	}
@@ -191,8 +197,11 @@ func fork(c Cmd) (pid int, policy, err error) {
 		return 0, nil, &StartError{Path: c.Path, Err: err}
 	}
 	defer null.Close()
-	files := make([]uintptr, 0, 3+len(c.Extra))
-	for _, f := range append([]*os.File{c.Stdin, c.Stdout, c.Stderr}, c.Extra...) {
+	files := make([]uintptr, 0, max(3, c.ExtraFrom)+len(c.Extra))
+	for i, f := range append([]*os.File{c.Stdin, c.Stdout, c.Stderr}, c.Extra...) {
+		for i == 3 && len(files) < c.ExtraFrom {
+			files = append(files, ^uintptr(0)) // closed
+		}
 		if f == nil {
 			f = null
 		}

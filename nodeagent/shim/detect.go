@@ -21,6 +21,7 @@ import (
 // How a gang's processes start.
 const (
 	viaMPIRun  = "mpirun"  // an MPI's own launcher starts the wrappers
+	viaPMI     = "pmi"     // every shim starts its ranks and serves them PMI-1
 	viaDirect  = "direct"  // every shim starts its ranks
 	viaPrimary = "primary" // one command on the primary does what it likes
 )
@@ -69,6 +70,17 @@ func (s *shim) detect(ctx context.Context, p *prepared) (detection, *wire.Failur
 		return d, nil
 	}
 	link, known := s.linkage(ctx, p, p.program)
+	if s.a.GetLaunchVia() == askPMI && known != linksNone {
+		if known == unknown {
+			_, link, _ = s.argumentLinkage(ctx, p)
+		}
+		return s.pmiForced(want, link)
+	}
+	if known == linksMPI {
+		if d, ok := s.pmiByLibrary(want, link); ok {
+			return d, nil
+		}
+	}
 	d := detection{via: viaMPIRun}
 	switch known {
 	case linksMPI:
@@ -87,7 +99,7 @@ func (s *shim) detect(ctx context.Context, p *prepared) (detection, *wire.Failur
 	switch {
 	case err == nil:
 		d.launcher = l
-		return d, nil
+		return s.pmiByLauncher(d), nil
 	case errors.As(err, &mismatch):
 		return d, failed(wire.FailureCode_FAILURE_MPI_MISMATCH, s.nodeName(), err.Error(), "")
 	case known == unknown && want == "" && errors.Is(err, errNoLauncher):
@@ -124,6 +136,10 @@ func (s *shim) argumentLinkage(ctx context.Context, p *prepared) (string, mpi.Li
 // What the command does with it is not known, so it is refused nothing: a
 // launcher that does not fit is warned of.
 func (s *shim) detectArgument(ctx context.Context, p *prepared, want mpi.Flavour, name string, link mpi.Linkage) (detection, *wire.Failure) {
+	if d, ok := s.pmiByLibrary(want, link); ok {
+		d.linked += ", by " + name
+		return d, nil
+	}
 	d := detection{via: viaMPIRun, linked: fmt.Sprintf("%s, by %s", link, name)}
 	l, err := s.findLauncher(ctx, p, want, link)
 	var mismatch *mpi.MismatchError

@@ -278,6 +278,7 @@ func (s *shim) finish() {
 	}
 	s.finished = true
 	s.in.close()
+	s.pmi.hangUp()
 	if s.forget {
 		s.box.close()
 	}
@@ -330,7 +331,7 @@ func (s *shim) part(outputEnd uint64) *wire.Result {
 		}
 		e := k.exit
 		r.Ranks = append(r.Ranks, &wire.RankExit{Rank: e.rank, ExitCode: e.code, Signal: e.signal, KilledByGangway: e.byUs,
-			LastStderr: k.tail.lines(), EndNs: e.at.UnixNano()})
+			LastStderr: k.tail.lines(), EndNs: e.at.UnixNano(), Phase: e.phase})
 		r.MaxRssBytes = max(r.MaxRssBytes, e.rss)
 		r.UserUs += e.user
 		r.SystemUs += e.system
@@ -385,7 +386,7 @@ func (s *shim) conclude(late bool) {
 	}
 	for n, e := range s.gang.exits {
 		if !have[n] {
-			own.Ranks = append(own.Ranks, &wire.RankExit{Rank: n, ExitCode: e.code, Signal: e.signal, KilledByGangway: e.byUs, EndNs: e.at.UnixNano()})
+			own.Ranks = append(own.Ranks, &wire.RankExit{Rank: n, ExitCode: e.code, Signal: e.signal, KilledByGangway: e.byUs, EndNs: e.at.UnixNano(), Phase: e.phase})
 			have[n] = true
 		}
 	}
@@ -409,14 +410,9 @@ func (s *shim) missingRanks(have map[uint32]bool) string {
 		if !s.gang.down[p.GetIndex()] || p.GetRanks() == 0 {
 			continue
 		}
-		first, last := p.GetFirstRank(), p.GetFirstRank()+p.GetRanks()-1
-		for n := first; n <= last; n++ {
+		for _, n := range peerRanks(p) {
 			if !have[n] {
-				which := fmt.Sprintf("%d to %d", first, last)
-				if first == last {
-					which = fmt.Sprint(first)
-				}
-				out = append(out, which+" on "+p.GetName())
+				out = append(out, ranksText(p)+" on "+p.GetName())
 				break
 			}
 		}

@@ -17,6 +17,7 @@ const (
 	msgGo         = 'g' // primary: how the ranks start (via…)
 	msgRegistered = 'r' // member: all its ranks have started
 	msgExit       = 'x' // member: a rank has ended (gangExit)
+	msgAbort      = 'a' // member: a rank called MPI_Abort (gangExit: its status, why)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
 	// msgPreflight: preflight.go
@@ -26,6 +27,10 @@ const (
 // explanation: mpirun's own cleaning up races with the news of what it cleans
 // up after.
 const failWindow = 100 * time.Millisecond
+
+// leftGrace is how long the others may go on when a rank has ended well in the
+// middle of MPI.
+const leftGrace = 2 * time.Second
 
 // gang is what the primary keeps of the whole gang; members use the first
 // fields only.
@@ -46,6 +51,8 @@ type gangExit struct {
 	rank, node   uint32
 	code, signal int32
 	byUs, oom    bool
+	left         bool   // it ended well, but not its MPI
+	phase        string // where it was in MPI; "" unknown
 	rss          uint64
 	user, system uint64 // µs
 	why          string // the program did not start
@@ -67,17 +74,17 @@ func (e gangExit) encode() []byte {
 		return 0
 	}
 	return record{nums: []int64{int64(e.rank), int64(e.node), int64(e.code), int64(e.signal), flag(e.byUs), flag(e.oom),
-		int64(e.rss), int64(e.user), int64(e.system)}, strs: []string{e.why}}.encode()
+		int64(e.rss), int64(e.user), int64(e.system), flag(e.left)}, strs: []string{e.why, e.phase}}.encode()
 }
 
 func decodeExit(b []byte) (gangExit, error) {
-	r, err := decodeRecord(b, 9, 1)
+	r, err := decodeRecord(b, 10, 2)
 	if err != nil {
 		return gangExit{}, err
 	}
 	n := r.nums
 	return gangExit{rank: uint32(n[0]), node: uint32(n[1]), code: int32(n[2]), signal: int32(n[3]), byUs: n[4] != 0, oom: n[5] != 0,
-		rss: uint64(n[6]), user: uint64(n[7]), system: uint64(n[8]), why: r.strs[0], at: time.Now()}, nil
+		rss: uint64(n[6]), user: uint64(n[7]), system: uint64(n[8]), left: n[9] != 0, why: r.strs[0], phase: r.strs[1], at: time.Now()}, nil
 }
 
 // meshHandler takes the mesh's calls to run.
@@ -148,6 +155,11 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 		if e, err := decodeExit(body); err == nil {
 			e.node = from
 			s.gangExited(e)
+		}
+	case kind == msgAbort && s.primary():
+		if e, err := decodeExit(body); err == nil {
+			e.node = from
+			s.gangAborted(e)
 		}
 	case kind == msgEnd && (s.primary() || from == 0):
 		r := new(wire.Result)
@@ -228,6 +240,9 @@ func (s *shim) gangExited(e gangExit) {
 	}
 	s.gang.exits[e.rank] = e
 	if e.ok() || s.ending {
+		if e.left && !s.ending {
+			s.after(leftGrace, func() { s.blameLeft(e) })
+		}
 		s.checkGang()
 		return
 	}

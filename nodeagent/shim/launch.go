@@ -39,7 +39,12 @@ func (s *shim) launch(l *wire.Launch) {
 	s.peers = l.GetPeers()
 	if len(s.peers) == 0 {
 		s.peers = []*wire.Peer{{Name: s.nodeName(), Hostname: s.node.Hostname, Address: s.a.GetAddress(),
-			Interface: s.a.GetInterface(), FirstRank: s.a.GetFirstRank(), Ranks: s.a.GetNodeRanks(), Cpus: s.a.GetCpus()}}
+			Interface: s.a.GetInterface(), FirstRank: s.a.GetFirstRank(), Ranks: s.a.GetNodeRanks(), Cpus: s.a.GetCpus(), RankList: s.a.GetRankList()}}
+	}
+	own, err := s.ranksHere()
+	if err != nil {
+		s.end(failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), err.Error(), ""), false)
+		return
 	}
 	s.started = time.Now()
 	if s.a.GetPlanOnly() {
@@ -71,8 +76,8 @@ func (s *shim) launch(l *wire.Launch) {
 	}
 	s.after(limit, func() { s.launchDeadline(limit) })
 	s.gang.exits = make(map[uint32]gangExit)
-	for i := range s.a.GetNodeRanks() {
-		s.ranks = append(s.ranks, &rank{n: s.a.GetFirstRank() + i, tail: new(tail)})
+	for i, n := range own {
+		s.ranks = append(s.ranks, &rank{n: n, local: i, tail: new(tail)})
 	}
 	if s.a.GetLaunch() == wire.LaunchMode_LAUNCH_PRIMARY {
 		s.ranks = nil
@@ -157,6 +162,7 @@ func (s *shim) joined(err error) {
 		}
 	}
 	via := s.prep.mpi.via
+	s.saySlice()
 	s.tellAll(msgGo, []byte(via))
 	s.go_(via)
 	switch via {
@@ -173,8 +179,11 @@ func (s *shim) go_(via string) {
 		return
 	}
 	s.via = via
-	if via == viaDirect {
+	switch via {
+	case viaDirect:
 		s.startRanks()
+	case viaPMI:
+		s.whenJoined(s.startPMI) // the exchange needs the mesh
 	}
 }
 
@@ -199,6 +208,7 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 		}
 		layout.Nodes = append(layout.Nodes, slot)
 	}
+	layout.Order = layoutOrder(s.peers)
 	over = s.a.GetOversubscribe() || s.a.GetShared()
 	dir := s.a.GetNodeDir()
 	facts := mpi.Facts{
@@ -206,8 +216,11 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 		Subnet: s.subnet(), Root: os.Geteuid() == 0, Oversubscribed: over, Env: s.prep.env,
 	}
 	build := func() (mpi.Launch, error) { return mpi.Build(facts, layout, s.a.GetCommand()) }
-	if d.via == viaPrimary {
+	switch d.via {
+	case viaPrimary:
 		build = func() (mpi.Launch, error) { return mpi.BuildPrimary(facts, layout) }
+	case viaPMI:
+		build = func() (mpi.Launch, error) { return mpi.BuildPMI(facts, layout) }
 	}
 	l, err := build()
 	if err != nil {
@@ -219,6 +232,9 @@ func (s *shim) plan() (mpi.Launch, *wire.Failure) {
 	vars := s.gangVars()
 	if d.via == viaPrimary {
 		vars = append(vars, s.batchVars()...)
+	}
+	if d.via == viaPMI && len(layout.Nodes) > 0 {
+		l.Env = append(l.Env, pmiVars(0, layout.Ranks(), 0, layout.Nodes[0].Ranks)...) // rank 0's
 	}
 	plan := &wire.LaunchPlan{
 		Mpi: string(d.launcher.Flavour), MpiVersion: d.launcher.Version.Text, MpiLauncher: d.launcher.Path, Linked: d.linked,
@@ -269,7 +285,7 @@ func (s *shim) taskEnv() []string {
 // command is a process of the task on the cores granted.
 func (s *shim) command(path string, args, env []string) proc.Cmd {
 	return proc.Cmd{Path: path, Args: args, Env: env, Dir: s.prep.workdir, CPUs: s.prep.cpus,
-		NewSession: true, KillWithParent: true, Group: s.memory, CPUSet: s.cpuset}
+		NewSession: true, KillWithParent: true, Group: s.memory, CPUSet: s.cpuset, Slice: s.slice()}
 }
 
 // startMain starts mpirun or the primary's command.

@@ -87,8 +87,12 @@ func (s *shim) placeVars(p bind.Place, env []string) []string {
 // wirePlaces are the places as the launcher is told of them.
 func (s *shim) wirePlaces(p *prepared) []*wire.RankPlace {
 	var out []*wire.RankPlace
+	numbers, err := ownRanks(s.a)
+	if err != nil || len(numbers) < len(p.places) { // prepare has refused it
+		return nil
+	}
 	for i, pl := range p.places {
-		rp := &wire.RankPlace{Rank: s.a.GetFirstRank() + uint32(i), Cpus: pl.CPUs.String(), Threads: uint32(pl.Threads), Gpus: pl.GPUs, Nics: pl.NICs}
+		rp := &wire.RankPlace{Rank: numbers[i], Cpus: pl.CPUs.String(), Threads: uint32(pl.Threads), Gpus: pl.GPUs, Nics: pl.NICs}
 		for _, n := range pl.MemNodes {
 			rp.MemNodes = append(rp.MemNodes, uint32(n))
 		}

@@ -83,11 +83,11 @@ func (s *shim) prepareAll(ctx context.Context) (*prepared, *wire.Failure) {
 	if p.cpus, err = topology.ParseCPUSet(s.a.GetCpus()); err != nil {
 		return fail(wire.FailureCode_FAILURE_INTERNAL, "the granted cpus can't be read: "+err.Error(), "")
 	}
+	if _, err := ownRanks(s.a); err != nil {
+		return fail(wire.FailureCode_FAILURE_INTERNAL, "the ranks of this node can't be read: "+err.Error(), "")
+	}
 	if len(s.a.GetCommand()) == 0 {
 		return fail(wire.FailureCode_FAILURE_NOT_FOUND, "no command was given", "")
-	}
-	if v := s.a.GetLaunchVia(); v == "pmi" {
-		return fail(wire.FailureCode_FAILURE_MPI_MISSING, "starting ranks without an mpirun (--launch pmi) is not offered by this version", "leave --launch out")
 	}
 	var failure *wire.Failure
 	if p.workdir, failure = s.workdir(); failure != nil {

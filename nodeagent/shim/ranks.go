@@ -16,6 +16,7 @@ import (
 // rank is one of this node's ranks.
 type rank struct {
 	n     uint32 // in the gang
+	local int    // among this node's
 	tail  *tail  // of its stderr
 	pumps []*pump
 
@@ -156,14 +157,14 @@ func (s *shim) register(conn net.Conn, n, size int64) (*rank, []byte, []*os.File
 	if s.phase != wire.Phase_PHASE_RUNNING || s.ending || s.a.GetLaunch() != wire.LaunchMode_LAUNCH_RANKS {
 		return no(exitGangway, "the job on %s is not waiting for ranks", s.nodeName())
 	}
-	i := n - int64(s.a.GetFirstRank())
+	i, here := s.localRank(n)
 	switch {
 	case size != int64(s.a.GetTotalRanks()):
 		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
 			fmt.Sprintf("mpirun started a gang of %d ranks, the plan has %d", size, s.a.GetTotalRanks()), "")
 		s.end(f, false)
 		return no(exitGangway, "%s", f.GetMessage())
-	case i < 0 || i >= int64(len(s.ranks)):
+	case !here:
 		f := failed(wire.FailureCode_FAILURE_MPIRUN, s.nodeName(),
 			fmt.Sprintf("mpirun started rank %d on %s, the plan has it on %s", n, s.nodeName(), s.placeOf(n)), "")
 		s.end(f, false)
@@ -204,8 +205,10 @@ func (s *shim) notPreferred(err error) {
 // placeOf names the node that the plan gives to a rank.
 func (s *shim) placeOf(n int64) string {
 	for _, p := range s.peers {
-		if first := int64(p.GetFirstRank()); n >= first && n < first+int64(p.GetRanks()) {
-			return p.GetName()
+		for _, r := range peerRanks(p) {
+			if int64(r) == n {
+				return p.GetName()
+			}
 		}
 	}
 	return "no node"
@@ -213,13 +216,12 @@ func (s *shim) placeOf(n int64) string {
 
 // rankVars is a rank's environment.
 func (s *shim) rankVars(r *rank) []string {
-	i := int(r.n - s.a.GetFirstRank())
 	vars := []string{
 		"GANGWAY_RANK=" + strconv.Itoa(int(r.n)),
-		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(i),
+		"GANGWAY_LOCAL_RANK=" + strconv.Itoa(r.local),
 		"GANGWAY_LOCAL_NRANKS=" + strconv.Itoa(len(s.ranks)),
 	}
-	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[i], s.prep.env)...))
+	return mergeEnv(s.taskEnv(), append(vars, s.placeVars(s.prep.places[r.local], s.prep.env)...))
 }
 
 // streams makes a rank's pipes and starts reading them. The files are the
@@ -262,7 +264,7 @@ func (s *shim) streams(r *rank) (files [3]*os.File, err error) {
 // pipeSize lets a rank write on while its output is being sent.
 const pipeSize = 256 << 10
 
-// startRanks starts this node's ranks without an MPI.
+// startRanks starts this node's ranks without an mpirun.
 func (s *shim) startRanks() {
 	for i, r := range s.ranks {
 		if s.ending {
@@ -274,11 +276,20 @@ func (s *shim) startRanks() {
 			return
 		}
 		c := s.command(s.prep.program, s.a.GetCommand(), s.rankVars(r))
+		if s.pmi != nil {
+			end, vars, err := s.pmi.connect(s, r)
+			if err != nil {
+				s.rankFailed(r, exitGangway, err.Error())
+				return
+			}
+			c.Env = mergeEnv(s.pmi.base.Environ(c.Env), vars)
+			c.Extra, c.ExtraFrom = []*os.File{end}, pmiFD
+		}
 		c.NewSession, c.NewGroup = false, true
 		c.CPUs, c.MemNodes = s.prep.places[i].CPUs, s.prep.places[i].MemNodes
 		c.Stdin, c.Stdout, c.Stderr = files[0], files[1], files[2]
 		p, err := s.forker.Start(c)
-		for _, f := range files {
+		for _, f := range append(c.Extra, files[:]...) {
 			_ = f.Close()
 		}
 		if err != nil {
@@ -332,7 +343,8 @@ func (s *shim) rankEnded(r *rank, e gangExit) {
 		return
 	}
 	r.ended = true
-	e.rank, e.node = r.n, s.a.GetNodeIndex()
+	e.rank, e.node, e.phase = r.n, s.a.GetNodeIndex(), s.phaseOf(r)
+	e.left = e.ok() && s.leftMPI(r)
 	e.byUs = (s.killing || r.termed) && (e.signal != 0 || e.code != 0)
 	e.at = time.Now()
 	// A rank may be a script whose child was killed: any failure counts.

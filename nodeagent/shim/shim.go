@@ -75,6 +75,7 @@ type shim struct {
 type attempt struct {
 	ranks      []*rank // of this node
 	main       *mainProcess
+	pmi        *pmiServer // nil: an mpirun has one, or nobody needs it
 	memory     *proc.MemoryGroup
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang

@@ -1,0 +1,218 @@
+package shim
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"gangway/mpi"
+	"gangway/mpi/pmi"
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
+)
+
+// pmiFD is a rank's end of its PMI connection: above the numbers that scripts
+// give to files of their own, and shells to saved ones.
+const pmiFD = 20
+
+// pmiServer is what a gang that starts without an mpirun has of it.
+type pmiServer struct {
+	server *pmi.Server
+	base   mpi.Launch // what every rank's environment has
+	conns  []net.Conn // by local rank; nil: not started
+}
+
+// dictName names the gang's dictionary: the same on all its nodes, and no other
+// attempt's, for MPICH calls its segments of shared memory after it.
+func (s *shim) dictName() string {
+	n := s.a.GetName()
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %d %d %d %d", s.a.GetId(), n.GetCluster(), n.GetTaskUid(), n.GetRange().GetLo(), n.GetAttempt(), n.GetEpoch(), s.peers[0].GetPort())
+	h.Write(s.a.GetMeshKey())
+	return "kvs_" + hex.EncodeToString(h.Sum(nil)[:12])
+}
+
+// newPMI makes this node's server.
+func (s *shim) newPMI() (*pmiServer, error) {
+	c := pmi.Config{Size: int(s.a.GetTotalRanks()), Mapping: pmi.Mapping(nodeOfRank(s.peers)), KVS: s.dictName(),
+		Abort: func(rank, code int, message string) {
+			s.post(func() { s.rankAborted(rank, code, message) })
+		},
+		Failed: func(err error) {
+			// Who was lost is told by the mesh, and says more.
+			s.post(func() { s.after(5*failWindow, func() { s.exchangeFailed(err) }) })
+		},
+	}
+	for _, r := range s.ranks {
+		c.Ranks = append(c.Ranks, int(r.n))
+	}
+	for _, p := range s.peers {
+		h := pmi.Host{Name: p.GetHostname()}
+		for _, r := range peerRanks(p) {
+			h.Ranks = append(h.Ranks, int(r))
+		}
+		if h.Name == "" {
+			h.Name = p.GetName()
+		}
+		if len(h.Ranks) > 0 {
+			c.Hosts = append(c.Hosts, h)
+		}
+	}
+	if s.mesh != nil {
+		c.Exchange = s.mesh.Allgather
+	}
+	server, err := pmi.New(c)
+	if err != nil {
+		return nil, err
+	}
+	return &pmiServer{server: server, base: pmiBase(), conns: make([]net.Conn, len(s.ranks))}, nil
+}
+
+// pmiBase is what mpi.BuildPMI asks for; it needs none of the primary's facts.
+func pmiBase() mpi.Launch {
+	env, unset := mpi.PMIEnv()
+	return mpi.Launch{Env: env, Unset: unset}
+}
+
+// startPMI starts this node's ranks, each connected with the server.
+func (s *shim) startPMI() {
+	if len(s.ranks) == 0 {
+		// A node without ranks takes part in every exchange that the others have.
+		s.joinExchanges()
+		return
+	}
+	server, err := s.newPMI()
+	if err != nil {
+		s.end(failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), err.Error(), ""), false)
+		return
+	}
+	s.pmi = server
+	s.startRanks()
+}
+
+// joinExchanges gives empty parts until the gang is over.
+func (s *shim) joinExchanges() {
+	if s.mesh == nil {
+		return
+	}
+	m := s.mesh
+	s.wg.Go(func() {
+		for {
+			if _, err := m.Allgather(nil); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// connect makes a rank's PMI connection: its end, and the variables that say where
+// it is.
+func (p *pmiServer) connect(s *shim, r *rank) (*os.File, []string, error) {
+	ours, theirs, err := proc.SocketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	p.conns[r.local] = ours
+	s.wg.Go(func() {
+		err := p.server.Serve(r.local, ours)
+		switch {
+		case err == nil, errors.Is(err, pmi.ErrAborted), errors.Is(err, pmi.ErrUnfinished):
+			// How the rank ended says the rest.
+		default:
+			s.post(func() { s.pmiBroken(err) })
+		}
+	})
+	return theirs, pmiVars(int(r.n), int(s.a.GetTotalRanks()), r.local, len(s.ranks)), nil
+}
+
+// pmiVars tell a rank its place, as Hydra does.
+func pmiVars(rank, size, local, locals int) []string {
+	return []string{
+		"PMI_FD=" + strconv.Itoa(pmiFD),
+		"PMI_RANK=" + strconv.Itoa(rank),
+		"PMI_SIZE=" + strconv.Itoa(size),
+		"MPI_LOCALRANKID=" + strconv.Itoa(local),
+		"MPI_LOCALNRANKS=" + strconv.Itoa(locals),
+	}
+}
+
+// hangUp ends all connections: no rank is left.
+func (p *pmiServer) hangUp() {
+	if p == nil {
+		return
+	}
+	for _, c := range p.conns {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// phaseOf is where a rank is in MPI; "" unknown.
+func (s *shim) phaseOf(r *rank) string {
+	if s.pmi == nil {
+		return ""
+	}
+	return string(s.pmi.server.Phase(r.local))
+}
+
+// leftMPI says whether a rank that has ended well did so without MPI_Finalize.
+func (s *shim) leftMPI(r *rank) bool {
+	switch pmi.Phase(s.phaseOf(r)) {
+	case pmi.Init, pmi.Running, pmi.Finalize:
+		return true
+	}
+	return false
+}
+
+// rankAborted tells the primary of an MPI_Abort, which ends the gang at once.
+func (s *shim) rankAborted(n, code int, message string) {
+	i, ok := s.localRank(int64(n))
+	if !ok || s.ranks[i].ended {
+		return
+	}
+	e := gangExit{rank: uint32(n), node: s.a.GetNodeIndex(), code: int32(code), why: message, phase: s.phaseOf(s.ranks[i])}
+	s.tellPrimary(msgAbort, e.encode())
+}
+
+// pmiBroken ends an attempt of which a rank says what no server understands.
+func (s *shim) pmiBroken(err error) {
+	s.end(failed(wire.FailureCode_FAILURE_RANK, s.nodeName(), err.Error(),
+		"this MPI does not start over PMI-1: choose its own launcher with --launch mpirun"), false)
+}
+
+func (s *shim) exchangeFailed(err error) {
+	s.end(failed(wire.FailureCode_FAILURE_NETWORK, s.nodeName(), err.Error(), ""), false)
+}
+
+// gangAborted is the primary's note of an MPI_Abort.
+func (s *shim) gangAborted(e gangExit) {
+	if s.ending || s.finished {
+		return
+	}
+	node := s.nameOf(e.node)
+	s.verdict = verdict{code: e.code, first: int32(e.rank), node: node}
+	msg := fmt.Sprintf("rank %d on %s called MPI_Abort with status %d", e.rank, node, e.code)
+	if e.why != "" {
+		msg += ": " + e.why
+	}
+	s.end(failed(wire.FailureCode_FAILURE_RANK, node, msg, ""), false)
+}
+
+// blameLeft ends a gang of which a rank has ended well in the middle of MPI: the
+// others would wait for it without end. mpiexec kills at once; here ranks that all
+// leave in that way have the time to.
+func (s *shim) blameLeft(e gangExit) {
+	if s.ending || s.finished || s.complete() {
+		return
+	}
+	node := s.nameOf(e.node)
+	s.verdict = verdict{code: 1, first: int32(e.rank), node: node}
+	s.end(failed(wire.FailureCode_FAILURE_RANK, node,
+		fmt.Sprintf("rank %d on %s ended with status 0 without MPI_Finalize, the others were still running", e.rank, node),
+		"let every rank call MPI_Finalize, or MPI_Abort to end them all"), false)
+}
