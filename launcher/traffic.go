@@ -326,6 +326,9 @@ func (t *traffic) write(it outItem) {
 			}
 		}
 	}
+	if e, ok := t.run.cfg.Out.(EndSink); ok && it.out.GetEof() && it.out.GetRank() >= 0 && !drop {
+		e.OutputEnd(int(it.out.GetRank()), it.out.GetStream() == wire.Stream_STREAM_STDERR)
+	}
 	t.ack(it.node, it.id, it.out)
 }
 
