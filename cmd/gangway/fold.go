@@ -12,6 +12,9 @@ const (
 	// foldHeld bounds what a folder holds, in bytes: lines, and what it notes of
 	// the ranks that said them. What came first is shown before its time then.
 	foldHeld = 8 << 20
+	// foldLines bounds how many different lines are held: finding a place among
+	// them takes time.
+	foldLines = 8192
 	// groupCost and saidCost are what a group weighs besides its line, and each
 	// rank that said it.
 	groupCost = 256
@@ -39,6 +42,7 @@ type folder struct {
 	leaving map[int]bool            // ended, with lines that are held
 	tail    *foldGroup              // the last one put in front for ranks that are nowhere
 	held    int
+	lines   int // held
 
 	show func(ranks []int, line string) // ranks ascending; line without its end
 }
@@ -70,7 +74,7 @@ func (f *folder) add(now time.Time, rank int, line []byte) {
 	f.at[rank] = g
 	f.held += saidCost
 	f.showComplete()
-	for f.held > f.most && f.first != nil {
+	for f.first != nil && (f.held > f.most || f.lines > foldLines) {
 		f.showFirst()
 	}
 }
@@ -174,12 +178,13 @@ func (f *folder) insert(now time.Time, at *foldGroup, line string) *foldGroup {
 	i, _ := slices.BinarySearchFunc(groups, g.label, compareLabel)
 	f.byLine[line] = slices.Insert(groups, i, g)
 	f.held += len(line) + groupCost
+	f.lines++
 	return g
 }
 
 // number labels a group between its neighbours; when there is no room, all anew.
 func (f *folder) number(g *foldGroup) {
-	const step = 1 << 32
+	const step, small = 1 << 40, 1 << 20
 	var lo, hi uint64 = 0, math.MaxUint64
 	if g.prev != nil {
 		lo = g.prev.label
@@ -191,7 +196,7 @@ func (f *folder) number(g *foldGroup) {
 	case g.next == nil && lo < math.MaxUint64-step:
 		g.label = lo + step
 	case hi-lo >= 2:
-		g.label = lo + (hi-lo)/2
+		g.label = lo + min((hi-lo)/2, small) // the next one comes behind it, most often
 	default:
 		n := uint64(0)
 		for h := f.first; h != nil; h = h.next {
@@ -245,6 +250,7 @@ func (f *folder) showFirst() {
 			}
 		}
 	}
+	f.lines--
 	f.held -= len(g.line) + groupCost + saidCost*len(g.ranks)
 	slices.Sort(g.ranks)
 	f.show(g.ranks, g.line)

@@ -78,7 +78,7 @@ func TestFold(t *testing.T) {
 			if d := cmp.Diff(c.rest, s.lines); d != "" {
 				t.Errorf("flush: -want +got\n%s", d)
 			}
-			if f.held != 0 || len(f.at) > 0 || len(f.byLine) > 0 || len(f.leaving) > 0 {
+			if f.held != 0 || f.lines != 0 || len(f.at) > 0 || len(f.byLine) > 0 || len(f.leaving) > 0 {
 				t.Errorf("holds %d bytes, %v, %v, %v after all was shown", f.held, f.at, f.byLine, f.leaving)
 			}
 		})

@@ -112,6 +112,7 @@ func Main(ctx context.Context, first net.Conn) error {
 		start: start, a: a, box: newOutbox(a.GetId(), a.GetName()), forker: proc.NewForker(),
 		events: make(chan func(), 64), done: make(chan struct{}), phase: wire.Phase_PHASE_PREPARING,
 	}
+	s.box.most = windowFor(a.GetNodeCount())
 	s.in = newStdin(s.box)
 	s.files = newReceiver(filepath.Join(a.GetNodeDir(), "bin"), s.box)
 	s.verdict.first = -1
