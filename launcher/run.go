@@ -67,6 +67,12 @@ type Sink interface {
 	Planned(node string, p agents.Plan, ranks []Place)
 }
 
+// EndSink is a Sink that wants to know which ranks' streams have ended. It is
+// called as Output is, behind the last of a stream's bytes, perhaps twice.
+type EndSink interface {
+	OutputEnd(rank int, stderr bool)
+}
+
 // RunResult is how the job ended.
 type RunResult struct {
 	Outcome job.Outcome

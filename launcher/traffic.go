@@ -41,6 +41,7 @@ type partKey struct{ id, node string }
 // part is one node's side of an attempt.
 type part struct {
 	next    uint64 // output taken over below this offset
+	queued  uint64 // output below this offset is taken over or in the queue
 	got     uint64 // bytes of output
 	file    *os.File
 	fileOff uint64
@@ -206,6 +207,16 @@ func (t *traffic) FromShim(node string, m *wire.FromShim) {
 			t.ack(node, m.GetId(), x.Output)
 			break
 		}
+		// After a reconnection the shim repeats what it has no receipt for; a
+		// reader that is slow must not make the queue hold it once more.
+		p, end := t.part(m.GetId(), node), x.Output.GetOffset()+uint64(len(x.Output.GetData()))
+		if len(x.Output.GetData()) > 0 && end <= p.queued {
+			if end <= p.next {
+				t.ack(node, m.GetId(), x.Output) // the first receipt was lost
+			}
+			break
+		}
+		p.queued = max(p.queued, end)
 		t.put(outItem{node: node, id: m.GetId(), out: x.Output})
 	case *wire.FromShim_Notice:
 		t.put(outItem{tell: func() { t.run.cfg.Out.Notice(node, x.Notice.GetText(), x.Notice.GetWarning()) }})
@@ -295,12 +306,16 @@ func (t *traffic) print() {
 		t.queue, t.batch = nil, batch
 		stopped := t.stopped
 		t.mu.Unlock()
-		for _, it := range batch {
+		for i, it := range batch {
 			if it.tell != nil {
 				it.tell()
-				continue
+			} else {
+				t.write(it)
 			}
-			t.write(it)
+			// What has a receipt makes room for more.
+			t.mu.Lock()
+			batch[i] = outItem{}
+			t.mu.Unlock()
 		}
 		if stopped && len(batch) == 0 {
 			return
@@ -325,6 +340,9 @@ func (t *traffic) write(it outItem) {
 			default: // the first one decides
 			}
 		}
+	}
+	if e, ok := t.run.cfg.Out.(EndSink); ok && it.out.GetEof() && it.out.GetRank() >= 0 && !drop {
+		e.OutputEnd(int(it.out.GetRank()), it.out.GetStream() == wire.Stream_STREAM_STDERR)
 	}
 	t.ack(it.node, it.id, it.out)
 }

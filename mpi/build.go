@@ -191,7 +191,7 @@ func (out *Launch) ompiPlacement(f Facts, l Layout) {
 	if len(l.Nodes) > 1 && f.Subnet.IsValid() && !chosen(f.Env, ompiInterfaces...) {
 		out.Argv = append(out.Argv, "--mca", "btl_tcp_if_include", f.Subnet.Masked().String())
 	}
-	mapBy := out.ompiOrder(l)
+	mapBy := out.ompiOrder(f, l)
 	if f.Oversubscribed {
 		mapBy += ":OVERSUBSCRIBE"
 		out.Argv = append(out.Argv, "--mca", "mpi_yield_when_idle", "1")

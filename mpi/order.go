@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gangway/topology"
 )
 
 // checkOrder refuses an order that does not give every node as many ranks as it
@@ -42,6 +44,22 @@ func (l Layout) inTurn() bool {
 	return true
 }
 
+// inRounds reports whether the ranks are dealt in rounds, as counts allow.
+func (l Layout) inRounds() bool {
+	counts := make([]int, len(l.Nodes))
+	for i, n := range l.Nodes {
+		counts[i] = n.Ranks
+	}
+	for i, ranks := range topology.DealRanks(counts) {
+		for _, r := range ranks {
+			if l.Order[r] != i {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // runs is a hostfile with one line for ranks that follow each other on a node.
 // Intel's Hydra takes lines of one host for one host. MPICH's starts a proxy for
 // each line, whose ranks don't see those of another as neighbours: everything
@@ -73,12 +91,17 @@ func (out *Launch) hydraOrder(f Facts, l Layout) {
 	}
 }
 
-// ompiOrder returns the mapping policy for the layout's order. The sequential
+// ompiOrder returns the mapping policy for the layout's order. PRRTE's sequential
 // mapper takes the hostfile's lines one by one, whatever their counts, and knows
-// lines of one host for one host.
-func (out *Launch) ompiOrder(l Layout) string {
-	if l.blockwise() {
+// lines of one host for one host. ORTE's does not find the primary by its
+// address; its mapping by node leaves out nodes whose slots are used up, as
+// dealing in rounds does.
+func (out *Launch) ompiOrder(f Facts, l Layout) string {
+	switch {
+	case l.blockwise():
 		return "slot"
+	case f.Launcher.Version.Major < 5 && l.inRounds():
+		return "node"
 	}
 	out.Files[0].Content = l.runs(nodefileLine)
 	return "seq"

@@ -37,8 +37,8 @@ func TestHostsCyclic(t *testing.T) {
 					for i, n := range c.slots {
 						fmt.Fprintf(&file, "n%d:%d\n", i+1, n)
 					}
-					list := filepath.Join(t.TempDir(), "hosts")
-					if err := os.WriteFile(list, []byte(file.String()), 0o644); err != nil {
+					list := "/tmp/hosts-cyclic" // of the launcher's host, whose /tmp is its own
+					if err := os.WriteFile(filepath.Join(b.lab.Launcher().Root(), list), []byte(file.String()), 0o644); err != nil {
 						t.Fatal(err)
 					}
 					args := []string{"run", "--hostfile", list, "--distribution", "cyclic", "--oversubscribe", "--report-bindings"}

@@ -34,7 +34,7 @@ type runFlags struct {
 	timeLimit, grace, deadline     time.Duration
 	setup, chdir, name             string
 	env                            []string
-	bcast, label, verbose          bool
+	bcast, label, fold, verbose    bool
 	priority                       int
 	base, sshConfig, agentBinary   string
 
@@ -80,6 +80,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringArrayVarP(&f.env, "env", "x", nil, "NAME=VALUE to set, or NAME to pass on, on the nodes (repeatable)")
 	fl.BoolVar(&f.bcast, "bcast", false, "copy the program to every node first")
 	fl.BoolVarP(&f.label, "label", "l", false, "prefix each line of output with its rank")
+	fl.BoolVar(&f.fold, "fold", false, "print a line that several ranks write once, with the list of them: [0-1023] text")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "show placement and what is started")
 	fl.IntVar(&f.priority, "priority", 0, "priority, -1000 to 1000")
 	fl.StringVar(&f.base, "tmpdir", "", "local directory on the nodes for sockets and scratch files (default /tmp)")

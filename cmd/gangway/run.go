@@ -86,6 +86,9 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 	if err := job.Validate(spec); err != nil {
 		return problems(err)
 	}
+	if f.fold && a.json && !planOnly {
+		return usagef("drop one of them", "--fold is for reading; --json prints each rank's output as it comes")
+	}
 	out := newSink(a, f, planOnly)
 	provider, err := f.provider(entries, func(s string) { out.Notice("", s, true) })
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 
 	"gangway/launcher"
@@ -24,12 +25,16 @@ type sink struct {
 	checks   string // --preflight
 	notes    bool   // also notices that warn of nothing
 	labels   bool
+	fold     bool // equal lines of ranks are printed once
 	out      outputStream
 	err      outputStream
+
+	foldMu sync.Mutex
+	folds  [2]*foldStream // of stdout and stderr; nil until the ranks are placed
 }
 
 func newSink(a *app, f *runFlags, planOnly bool) *sink {
-	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly, notes: f.preflight == "full", checks: f.preflight,
+	return &sink{app: a, labels: f.label, fold: f.fold, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly, notes: f.preflight == "full", checks: f.preflight,
 		out: outputStream{w: a.stdout}, err: outputStream{w: a.stderr}}
 }
 
@@ -40,6 +45,9 @@ func (s *sink) Output(node string, rank int, stderr bool, data []byte) error {
 	}
 	if s.app.json {
 		return s.event(map[string]any{"type": "output", "node": node, "rank": rank, "stream": name, "data": string(data)})
+	}
+	if s.fold && rank >= 0 {
+		return s.folded(stderr).add(rank, data)
 	}
 	if s.labels && rank >= 0 {
 		return to.labelled(rank, data)
@@ -92,6 +100,9 @@ func (s *sink) Waiting(r job.Reason) {
 }
 
 func (s *sink) Placed(rec job.AttemptRow) {
+	if s.fold {
+		s.foldRanks(rec)
+	}
 	if s.plan {
 		return
 	}
@@ -140,6 +151,9 @@ func planLine(p agents.Plan) string {
 
 // finish prints the end and returns the exit status as an error.
 func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool) error {
+	for _, f := range s.foldStreams() {
+		f.last()
+	}
 	// Standard error may still be read, whatever became of the output.
 	_ = s.out.last(nil)
 	_ = s.err.last(nil)

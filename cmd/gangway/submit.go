@@ -74,7 +74,7 @@ all succeeded, else 1.`,
 // notSubmit are flags of run that a launcher that stays has settled already, or
 // that only make sense while this process lives.
 func notSubmit() []string {
-	return []string{"hosts", "hostfile", "agents", "key", "ssh-config", "agent-binary", "tmpdir", "label", "verbose", "bcast", "fabric", "report-bindings"}
+	return []string{"hosts", "hostfile", "agents", "key", "ssh-config", "agent-binary", "tmpdir", "label", "fold", "verbose", "bcast", "fabric", "report-bindings"}
 }
 
 // spec makes the job of a file or a command.

@@ -88,6 +88,9 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	s.Via, s.Bind, s.Network = pick("via", "auto", "pmi"), pick("bind", "core", "none"), pick("network", "ib0", "10.0.0.0/8")
 	s.Preflight = pick("preflight", "off", "fast", "full")
 	if s.Launch != job.LaunchPrimary {
+		if s.Kind == job.Gang {
+			s.Distribution = job.Distribution(pick("distribution", "block", "cyclic"))
+		}
 		s.Threads = number("threads", 1<<16)
 		if s.Bind != "none" {
 			s.SMT = number("smt", 1<<10)

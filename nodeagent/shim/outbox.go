@@ -6,12 +6,24 @@ import (
 	"gangway/nodeagent/wire"
 )
 
-// window is how many bytes of output may be unacknowledged before the ranks'
-// pipes are read no further, and chunkSize the longest piece of output.
+// window is how much output may be unacknowledged, in bytes of memory, before the
+// ranks' pipes are read no further, and chunkSize the longest piece of output.
+// The launcher may hold as much of every node of a gang: of a big one each node
+// gets a part of gangWindow, at least leastWindow.
 const (
-	window    = 8 << 20
-	chunkSize = 64 << 10
+	window      = 8 << 20
+	gangWindow  = 256 << 20
+	leastWindow = 256 << 10
+	chunkSize   = 64 << 10
+	// chunkCost is what a piece takes besides its bytes: one that writes a byte
+	// at a time would fill the memory with them otherwise.
+	chunkCost = 256
 )
+
+// windowFor is the window of each node of a gang.
+func windowFor(nodes uint32) int {
+	return min(window, max(leastWindow, gangWindow/int(max(nodes, 1))))
+}
 
 // outbox keeps everything that the launcher has not acknowledged, so that a
 // new agent can be told all of it again: the messages of the attempt's life,
@@ -21,6 +33,7 @@ const (
 type outbox struct {
 	id   string
 	name *wire.AttemptName
+	most int // of held
 
 	mu     sync.Mutex
 	change *sync.Cond
@@ -33,12 +46,13 @@ type outbox struct {
 	first  int            // number of chunks dropped from the front, ever
 	end    uint64         // length of the output sequence
 	acked  uint64
+	held   int  // memory of chunks
 	open   int  // readers that have not finished
 	closed bool // nothing will be read any more: writers must not wait
 }
 
 func newOutbox(id string, name *wire.AttemptName) *outbox {
-	o := &outbox{id: id, name: name, phase: wire.Phase_PHASE_PREPARING}
+	o := &outbox{id: id, name: name, phase: wire.Phase_PHASE_PREPARING, most: window}
 	o.change = sync.NewCond(&o.mu)
 	return o
 }
@@ -70,11 +84,13 @@ func (o *outbox) setCredit(upto uint64) {
 func (o *outbox) write(rank int32, stream wire.Stream, data []byte, eof bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(data) > 0 && o.end-o.acked+uint64(len(data)) > window && !o.closed {
+	cost := cap(data) + chunkCost // the buffer lives as long as what is used of it
+	for len(data) > 0 && o.held+cost > o.most && !o.closed {
 		o.change.Wait()
 	}
 	o.chunks = append(o.chunks, &wire.Output{Offset: o.end, Stream: stream, Rank: rank, Data: data, Eof: eof})
 	o.end += uint64(len(data))
+	o.held += cost
 	o.change.Broadcast()
 }
 
@@ -93,6 +109,7 @@ func (o *outbox) ack(offset uint64) {
 		if past := c.Offset + uint64(len(c.Data)); past > offset || c.Eof && past == offset {
 			break
 		}
+		o.held -= cap(c.Data) + chunkCost
 		o.chunks[n] = nil
 		n++
 	}

@@ -120,6 +120,7 @@ func (s *shim) serve(ctx context.Context, first net.Conn, f *wire.Frame) error {
 	}
 	s.start, s.a, s.box, s.forker = start, a, newOutbox(a.GetId(), a.GetName()), proc.NewForker()
 	s.events, s.done, s.phase = make(chan func(), 64), make(chan struct{}), wire.Phase_PHASE_PREPARING
+	s.box.most = windowFor(a.GetNodeCount())
 	s.in = newStdin(s.box)
 	s.files = newReceiver(filepath.Join(a.GetNodeDir(), "bin"), s.box)
 	s.verdict.first = -1
