@@ -75,6 +75,7 @@ type attempt struct {
 	memory     *proc.MemoryGroup
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang
+	found      findings // for the autopsy
 	started    time.Time
 	ending     bool
 	killing    bool
