@@ -202,6 +202,11 @@ func (a *attempt) guilty() []string {
 			out = append(out, p.Node)
 		}
 	}
+	for _, s := range a.suspects() {
+		if !slices.Contains(out, s.Node) {
+			out = append(out, s.Node)
+		}
+	}
 	slices.Sort(out)
 	return out
 }
@@ -245,6 +250,7 @@ func (t *change) ended(a *attempt) {
 			t.settleAs(a, open, done, nil, was)
 		}
 	}
+	t.judge(a)
 	t.become(a, job.AttemptEnded)
 	c, task := t.c, a.task
 	delete(c.attempts, a.ID)
