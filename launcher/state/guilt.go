@@ -159,7 +159,7 @@ func (t *change) drainGuilty(n *node) {
 	}
 	last := n.row.Guilt[len(n.row.Guilt)-1]
 	n.row.Draining = true
-	n.row.DrainedFor = fmt.Sprintf("drained: suspected %d times within a day, last of %s: %s", len(n.row.Guilt), last.Name, last.Why)
+	n.row.DrainedFor = fmt.Sprintf("drained by the launcher: suspected %d times within a day, last: %s", len(n.row.Guilt), last.Why)
 	t.notice(Notice{Kind: NodeChanged, Node: n.row.Name, Up: sched.NodeState(n.row.State) == sched.NodeUp})
 }
 
