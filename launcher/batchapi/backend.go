@@ -325,6 +325,7 @@ type Explanation struct {
 	Sentence string        `json:"sentence"`          // the reason in words
 	StartAt  time.Time     `json:"startAt,omitzero"`  // when it can start at the latest, if that is known
 	Autopsy  []RankEnd     `json:"autopsy,omitempty"` // of a gang that failed: who ended first comes first
+	Death    string        `json:"death,omitempty"`   // of a gang whose last attempt failed: what it died of, in a line
 }
 
 // Autopsy is the report on a failed attempt, with what the launcher did about
