@@ -133,6 +133,26 @@ func (f *AbortFinder) Find(text string) (Abort, bool) {
 	return Abort{}, false
 }
 
+// LostDaemon returns the node on which Open MPI's mpirun says that it has lost its
+// daemon, by the name that mpirun has for it; "": it does not say so. Before
+// version 5 the daemon is called orted, then prted.
+func LostDaemon(text string) string {
+	_, text, ok := strings.Cut(text, "lost communication with a remote daemon")
+	if !ok {
+		return ""
+	}
+	_, text, ok = strings.Cut(text, "Remote daemon:")
+	if !ok {
+		return ""
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	_, node, ok := strings.Cut(line, "on node ")
+	if !ok {
+		return ""
+	}
+	return cut(strings.TrimSpace(node), 255)
+}
+
 // number reads digits; a number that no MPI has is -1.
 func number(s string) int {
 	n, err := strconv.ParseInt(s, 10, 32)

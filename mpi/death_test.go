@@ -50,6 +50,19 @@ func TestAbortFinder(t *testing.T) {
 	}
 }
 
+func TestLostDaemon(t *testing.T) {
+	for text, want := range map[string]string{
+		"ORTE has lost communication with a remote daemon.\n\n  HNP daemon   : [[1,0],0] on node n1\n  Remote daemon: [[1,0],1] on node n2\n\nThis is":              "n2",
+		"PRTE has lost communication with a remote daemon.\n\n  HNP daemon   : [prterun-n1-1@0,0] on node n1\n  Remote daemon: [prterun-n1-1@0,1] on node 10.0.0.2": "10.0.0.2",
+		"lost communication with a remote daemon\nRemote daemon: x": "",
+		"": "",
+	} {
+		if got := LostDaemon(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
 func FuzzAbortFinder(f *testing.F) {
 	f.Add("application called MPI_Abort(MPI_COMM_WORLD, 7) - process 3")
 	f.Add("Abort(806995855) on node 1 (rank 1 in comm 0): Fatal error in internal_Recv")
@@ -57,6 +70,9 @@ func FuzzAbortFinder(f *testing.F) {
 	f.Add("Abort(1) on node 99999999999999: " + strings.Repeat("é", 300))
 	find := NewAbortFinder()
 	f.Fuzz(func(t *testing.T, text string) {
+		if n := LostDaemon(text); len(n) > 255 {
+			t.Fatal(n)
+		}
 		a, ok := find.Find(text)
 		if ok && (len(a.Message) > 400 || strings.Contains(a.Message, "\n") || a.Rank < -1) {
 			t.Fatalf("%+v", a)

@@ -279,7 +279,7 @@ func (r *Report) fold(a *AttemptRow) {
 	})
 	for _, g := range all {
 		how := g.how
-		if rest, ok := strings.CutPrefix(how, killed); ok && !r.At.IsZero() && r.Rank >= 0 {
+		if rest, ok := strings.CutPrefix(how, killed); ok && !r.At.IsZero() {
 			how = killed + " " + span(g.first, g.until) + " later" + rest
 		}
 		r.Fates = append(r.Fates, Fate{How: how, Count: len(g.ranks), Ranks: rankList(g.ranks), Nodes: g.nodes})

@@ -25,7 +25,7 @@ const (
 func (c *Cluster) SetDrainAfter(n int) { c.drainAfter = n }
 
 // suspects are the nodes that an attempt's end speaks against, with the reasons.
-func (a *attempt) suspects() []job.Suspect {
+func (c *Cluster) suspects(a *attempt) []job.Suspect {
 	var out []job.Suspect
 	add := func(s job.Suspect) {
 		if _, ours := a.part(s.Node); ours && !slices.ContainsFunc(out, func(x job.Suspect) bool { return x.Node == s.Node }) {
@@ -42,6 +42,12 @@ func (a *attempt) suspects() []job.Suspect {
 	for _, p := range a.Parts {
 		if f := p.Failure; f != nil && speaksAgainst(f.Code) {
 			add(job.Suspect{Node: p.Node, Why: f.Detail})
+		}
+		n := c.nodes[p.Node]
+		for _, g := range p.GPUs {
+			if n != nil && n.topo != nil && !slices.Contains(n.row.GPUs, g) { // see NodeProbed
+				add(job.Suspect{Node: p.Node, Why: fmt.Sprintf("GPU %d, which it had been given, is gone or broken", g)})
+			}
 		}
 	}
 	return out
@@ -71,7 +77,7 @@ func (t *change) judge(a *attempt) {
 	if a.Cancel != nil || a.End != nil && (a.End.Code == job.FailRequeued || a.End.Code == job.WaitClaimed) {
 		return
 	}
-	all := a.suspects()
+	all := t.c.suspects(a)
 	if len(all) == 0 {
 		if s, ok := t.habit(a); ok {
 			all = append(all, s)

@@ -120,6 +120,35 @@ func TestNoDrain(t *testing.T) {
 	}
 }
 
+// A GPU that broke under an attempt speaks against its node.
+func TestBrokenGPU(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(2, 2, 2)
+	g := retried(2, 1)
+	g.GPUsPerRank = 1
+	_, task := w.submit("joba", g)
+	a := w.run(task)
+	bad := a.Parts[1]
+	left := slices.DeleteFunc([]uint32{0, 1}, func(id uint32) bool { return slices.Contains(bad.GPUs, id) })
+	w.apply(NodeProbed{Node: bad.Node, Topology: machine(2, 8<<30, "10.0.0.2"), GPUs: left})
+	for i, p := range a.Parts {
+		r := job.Result{Range: a.Try.Range, ExitCode: 1, FirstRank: 1}
+		if i == 0 {
+			r.Autopsy = &job.Autopsy{Death: job.DeathExit, Rank: 1, Node: bad.Node, How: "ended with status 1"}
+		}
+		w.apply(AttemptResult{ID: a.ID, Node: p.Node, Result: r})
+	}
+	for _, p := range a.Parts {
+		w.apply(ShimGone{ID: a.ID, Node: p.Node})
+	}
+	if n, _ := w.c.Node(bad.Node); len(n.Row.Guilt) != 1 || !strings.Contains(n.Row.Guilt[0].Why, "gone or broken") {
+		t.Errorf("%+v", n.Row.Guilt)
+	}
+	if s := w.status(task); s.Next == nil || !slices.Contains(s.Next.Avoid, bad.Node) {
+		t.Errorf("next %+v", s.Next)
+	}
+}
+
 // Half of the nodes stay, whatever speaks against them.
 func TestHalfStays(t *testing.T) {
 	w := newWorld(t)

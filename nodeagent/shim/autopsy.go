@@ -124,6 +124,7 @@ type evidence struct {
 	main    string // mpirun's last error output; "": there is none
 	name    func(index uint32) string
 	nodeOf  func(rank uint32) string
+	peer    func(host string) string // name of the node that mpirun knows as host
 	primary string
 	nodes   int
 }
@@ -132,7 +133,7 @@ type evidence struct {
 func (s *shim) evidence(ranks []*wire.RankExit) evidence {
 	e := evidence{failure: s.cause, verdict: s.verdict, ranks: ranks, exits: s.gang.exits, aborts: s.found.aborts, lost: s.found.lost,
 		name: s.nameOf, primary: s.nodeName(), nodes: max(1, len(s.peers)),
-		nodeOf: func(rank uint32) string { return s.placeOf(int64(rank)) }}
+		nodeOf: func(rank uint32) string { return s.placeOf(int64(rank)) }, peer: s.knownAs}
 	if v := s.verdict; v.first >= 0 {
 		e.weak = s.gang.exits[uint32(v.first)].weak()
 	}
@@ -140,6 +141,16 @@ func (s *shim) evidence(ranks []*wire.RankExit) evidence {
 		e.main = s.main.tail.lines()
 	}
 	return e
+}
+
+// knownAs is the name of the node that mpirun calls by its address or host name.
+func (s *shim) knownAs(host string) string {
+	for _, p := range s.peers {
+		if host == p.GetName() || host == p.GetAddress() || host == p.GetHostname() {
+			return p.GetName()
+		}
+	}
+	return host
 }
 
 // autopsyOf says how an attempt died. The first to die is the first that the
@@ -151,6 +162,10 @@ func autopsyOf(e evidence) *wire.Autopsy {
 	a := &wire.Autopsy{Rank: -1, Node: e.failure.GetNode(), Told: uint32(len(e.ranks))}
 	switch code := e.failure.GetCode(); {
 	case e.aborted(a):
+	case e.weak && mpi.LostDaemon(e.main) != "": // the first was killed in cleaning up
+		a.Death, a.Node = wire.Death_DEATH_MPIRUN, e.peer(mpi.LostDaemon(e.main))
+		a.How = "mpirun's daemon on " + a.GetNode() + " ended or was killed"
+		suspect(a, a.GetNode(), "mpirun lost its daemon there")
 	case e.verdict.first >= 0:
 		e.rankDied(a)
 	case code == wire.FailureCode_FAILURE_RANK: // the primary's command

@@ -18,7 +18,7 @@ func scene(code wire.FailureCode, first gangExit, change ...func(*evidence)) evi
 	t0 := time.Unix(1e9, 0)
 	name := func(i uint32) string { return fmt.Sprintf("n%d", i) }
 	e := evidence{failure: failed(code, name(first.node), "what happened\nand more", ""), nodes: 4, primary: "n0",
-		name: name, nodeOf: name, exits: map[uint32]gangExit{}}
+		name: name, nodeOf: name, peer: strings.ToLower, exits: map[uint32]gangExit{}}
 	first.at = t0
 	for r := range uint32(4) {
 		x := gangExit{rank: r, node: r, signal: 9, byUs: true, at: t0.Add(time.Second)}
@@ -103,6 +103,10 @@ func TestAutopsy(t *testing.T) {
 		"the library": {scene(rank, code(15), said(2, "Abort(15) on node 2 (rank 2 in comm 0): Fatal error in internal_Init: bad")),
 			&wire.Autopsy{Death: wire.Death_DEATH_ABORT, Rank: 2, Node: "n2", How: "was ended by the MPI library", Said: "Fatal error in internal_Init: bad", AtNs: at}},
 		"mpirun": {scene(mpirun, gangExit{rank: 0, signal: 9}, noRank("n0")), &wire.Autopsy{Death: wire.Death_DEATH_MPIRUN, Rank: -1, Node: "n0", How: "what happened"}},
+		"mpirun's daemon": {scene(rank, gangExit{rank: 0, signal: 15}, func(e *evidence) {
+			e.main = "ORTE has lost communication with a remote daemon.\n  HNP daemon   : [[1,0],0] on node N0\n  Remote daemon: [[1,0],1] on node N2\n"
+		}), &wire.Autopsy{Death: wire.Death_DEATH_MPIRUN, Rank: -1, Node: "n2", How: "mpirun's daemon on n2 ended or was killed",
+			Suspects: suspects("n2", "mpirun lost its daemon there")}},
 		"silent": {scene(lost, gangExit{}, noRank("n3"), down(3, fmt.Errorf("x: %w", mesh.ErrSilent))), &wire.Autopsy{Death: wire.Death_DEATH_SILENT, Rank: -1, Node: "n3",
 			How: "node n3 is silent: cut off or down", AtNs: time.Unix(1e9, 0).Add(50 * time.Millisecond).UnixNano(), Suspects: suspects("n3", "it was silent: cut off or down")}},
 		"a shim": {scene(lost, gangExit{}, noRank("n3"), down(3, mesh.ErrClosed)), &wire.Autopsy{Death: wire.Death_DEATH_SHIM, Rank: -1, Node: "n3",
