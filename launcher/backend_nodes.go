@@ -179,6 +179,9 @@ func nodeOf(c *state.Cluster, n state.NodeStatus) batchapi.Node {
 	if out.State == "unknown" && n.Row.Why != "" {
 		out.Errors = append(out.Errors, batchapi.Failure{Code: "NodeNotReady", Message: n.Row.Why})
 	}
+	if n.Row.DrainedFor != "" {
+		out.Errors = append(out.Errors, batchapi.Failure{Code: "NodeSuspected", Message: n.Row.DrainedFor})
+	}
 	for _, id := range n.Attempts {
 		a, ok := c.Attempt(id)
 		if !ok {

@@ -62,6 +62,7 @@ func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
 		"task":       func(c context.Context) error { _, err := b.Task(c, "nightly", "t"); return err },
 		"counts":     func(c context.Context) error { _, err := b.TaskCounts(c, "nightly"); return err },
 		"explain":    func(c context.Context) error { _, err := b.Explain(c, "nightly", "t"); return err },
+		"autopsy":    func(c context.Context) error { _, err := b.Autopsy(c, "nightly", "t", 0); return err },
 		"read":       func(c context.Context) error { _, err := b.ReadFile(c, files, "stdout.txt", 0, 1); return err },
 		"terminate":  func(c context.Context) error { return b.TerminateTask(c, "nightly", "t", 0) },
 		"disable":    func(c context.Context) error { return b.DisableJob(c, "nightly", 0, batchapi.DisableWait) },

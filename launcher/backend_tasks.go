@@ -395,7 +395,7 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 		if err != nil {
 			return e, err
 		}
-		e.Autopsy = autopsy(a)
+		e.Autopsy, e.Death = autopsy(a), death(&v, a)
 	case v.State == job.TaskActive && v.job.Row.Held:
 		e.Reason = &job.Reason{Code: job.WaitHeld, Detail: "its job is disabled", Hint: "enable the job"}
 	case v.State == job.TaskActive:
@@ -408,6 +408,9 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 		}
 		if e.Reason == nil {
 			e.Sentence = "it is about to be placed"
+		}
+		if a, err := b.whole(v); err == nil { // of the try before; waiting does not depend on it
+			e.Death = death(&v, a)
 		}
 	case v.attempt != nil:
 		e.Sentence = "it is " + string(v.attempt.State) + " on " + nodesOf(v.attempt)
@@ -443,6 +446,17 @@ func nodesOf(a *job.AttemptRow) string {
 		names[i] = p.Node
 	}
 	return strings.Join(names, ",")
+}
+
+// death is what a gang's attempt died of, in a line; "" if it did not.
+func death(v *taskView, a *job.AttemptRow) string {
+	if a == nil || v.Spec.Kind != job.Gang {
+		return ""
+	}
+	if d := a.Diagnose(); d != nil {
+		return d.Headline()
+	}
+	return ""
 }
 
 // autopsy lists how a gang's ranks ended, the one that failed first in front.

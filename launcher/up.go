@@ -50,8 +50,11 @@ type UpConfig struct {
 	Socket   string        // path of the unix socket; "": in Data
 	Lease    time.Duration // 0: KeptLease
 	NodeLife time.Duration // of the certificates of nodes that join; 0: 30 days
-	Version  string
-	Log      *slog.Logger
+	// DrainAfter is how many attempts within a day, up to 16, that speak against
+	// a node drain it; 0: never.
+	DrainAfter int
+	Version    string
+	Log        *slog.Logger
 	// Ready, if set, is called once when both listeners accept.
 	Ready func(UpInfo)
 }
@@ -142,6 +145,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.metrics = newMetrics(cfg.Version)
 	id := cluster.ID()
 	cluster.SetFabric(cfg.Fabric)
+	cluster.SetDrainAfter(cfg.DrainAfter)
 	u.ctl = control.New(control.Config{
 		Cluster: cluster, Store: u.metrics.store(st), Fleet: upFleet{u}, Log: cfg.Log,
 		Notice: u.notice, NodeGrace: cfg.Lease, Lease: cfg.Lease, Leases: state.RequeuedLeases,

@@ -53,6 +53,9 @@ rank if it was a gang; with a task of it, only that task.`,
 	return c
 }
 
+// maxRanks is how many ranks' ends an explanation lists; the autopsy folds them.
+const maxRanks = 16
+
 // maxExplained is how many tasks are explained at once: the reasons repeat.
 const maxExplained = 20
 
@@ -192,7 +195,14 @@ func (a *app) printExplanation(prefix string, x client.Explanation) {
 	if !x.StartAt.IsZero() {
 		fmt.Fprintf(a.stdout, "  it can start %s\n", moment(x.StartAt))
 	}
-	for _, r := range x.Autopsy {
+	if x.Death != "" {
+		fmt.Fprintf(a.stdout, "  died of: %s\n  more: gangway task autopsy %s %s\n", printable(x.Death), x.Job, x.Task)
+	}
+	for i, r := range x.Autopsy {
+		if i == maxRanks {
+			fmt.Fprintf(a.stdout, "  and %d more ranks\n", len(x.Autopsy)-maxRanks)
+			break
+		}
 		how := fmt.Sprintf("exited with %d", r.Exit)
 		if r.Signal != 0 {
 			how = fmt.Sprintf("ended by signal %d", r.Signal)

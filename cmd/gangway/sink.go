@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -169,13 +170,22 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 	}
 	code := exitStatus(out)
 	if a.json {
-		if err := s.out.last(eventLine(map[string]any{"type": "result", "status": code, "outcome": out, "plan": res.Plan, "ranks": places(res)})); err != nil {
+		result := map[string]any{"type": "result", "status": code, "outcome": out, "plan": res.Plan, "ranks": places(res)}
+		if r := reportOf(res); r != nil {
+			result["autopsy"] = r
+		}
+		if err := s.out.last(eventLine(result)); err != nil {
 			return err
 		}
 	} else if out.Reason != nil {
 		text := fmt.Appendf(nil, "gangway: %s\n", withNode(*out.Reason))
 		if out.Reason.Hint != "" {
 			text = fmt.Appendf(text, "  %s\n", out.Reason.Hint)
+		}
+		if r := reportOf(res); r != nil {
+			more := bytes.NewBuffer(text)
+			brief(more, r)
+			text = more.Bytes()
 		}
 		_ = s.err.last(text)
 	}

@@ -15,7 +15,7 @@ func newTaskCommand(a *app) *cobra.Command {
 	l := &launcherFlags{}
 	c := group("task", "See and change the tasks of a job, and read their output",
 		"See and change the tasks of a job of a launcher that stays, and read their output.",
-		newTaskList(a, l), newTaskShow(a, l), newTaskLogs(a, l),
+		newTaskList(a, l), newTaskShow(a, l), newTaskLogs(a, l), newTaskAutopsy(a, l),
 		overTasks(a, l, "cancel", "End tasks", "is being cancelled", (*client.Client).CancelTask),
 		overTasks(a, l, "reactivate", "Run tasks that failed again", "is active again", (*client.Client).ReactivateTask),
 		overTasks(a, l, "delete", "End tasks and forget them, their output included", "is being deleted", (*client.Client).DeleteTask))

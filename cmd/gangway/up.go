@@ -21,6 +21,7 @@ func newUpCommand(a *app) *cobra.Command {
 		names                                  []string
 		lease, nodeLife                        time.Duration
 		noNodes                                bool
+		drainAfter                             int
 		f                                      runFlags
 	)
 	c := &cobra.Command{
@@ -59,7 +60,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 			}
 			log := slog.New(h)
 			cfg := launcher.UpConfig{Data: data, Pool: poolID, Base: f.base, Who: who(), Listen: listen, Names: names,
-				Socket: socket, Lease: lease, NodeLife: nodeLife, Version: versionString(), Log: log}
+				Socket: socket, Lease: lease, NodeLife: nodeLife, DrainAfter: drainAfter, Version: versionString(), Log: log}
 			f.given = cmd.Flags().Changed
 			entries, err := f.hostEntries()
 			if err != nil {
@@ -105,6 +106,7 @@ others --listen, which serves Azure Batch's REST API over TLS.`,
 	fl.StringVarP(&f.sshConfig, "ssh-config", "F", "", "ssh configuration to use in place of ~/.ssh/config")
 	fl.StringVar(&f.agentBinary, "agent-binary", "", "gangway built for the nodes' architecture, if it differs")
 	fl.StringVar(&f.fabric, "fabric", "", "file that describes the network's switches: ibnetdiscover's output, topology.conf or YAML")
+	fl.IntVar(&drainAfter, "drain-after", 3, "drain a node after this many attempts within a day that speak against it, up to 16, though never more than half of all; 0: never")
 	fl.DurationVar(&nodeLife, "node-certificates", 0, "")
 	_ = fl.MarkHidden("node-certificates") // how long they are valid; for tests of their renewal
 	c.MarkFlagsMutuallyExclusive("hosts", "hostfile", "agents")

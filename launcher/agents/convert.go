@@ -124,11 +124,11 @@ func resultOf(r *wire.Result, node string) job.Result {
 		Start: time.Unix(0, r.GetStartNs()).UTC(), End: time.Unix(0, r.GetEndNs()).UTC(), MaxRSS: r.GetMaxRssBytes(),
 		User: time.Duration(r.GetUserUs()) * time.Microsecond, System: time.Duration(r.GetSystemUs()) * time.Microsecond,
 		OutputEnd: r.GetOutputEnd(), FirstRank: int(r.GetFirstRank()), FirstNode: r.GetFirstNode(),
-		Warnings: r.GetWarnings(),
+		Warnings: r.GetWarnings(), Autopsy: autopsyOf(r.GetAutopsy()),
 	}
 	for _, x := range r.GetRanks() {
 		out.Ranks = append(out.Ranks, job.RankExit{Rank: int(x.GetRank()), ExitCode: int(x.GetExitCode()), Signal: int(x.GetSignal()),
-			Killed: x.GetKilledByGangway(), LastStderr: x.GetLastStderr(), End: time.Unix(0, x.GetEndNs()).UTC()})
+			Killed: x.GetKilledByGangway(), LastStderr: x.GetLastStderr(), End: time.Unix(0, x.GetEndNs()).UTC(), Phase: x.GetPhase()})
 	}
 	return out
 }

@@ -97,6 +97,9 @@ type TaskBackend interface {
 	Subtasks(ctx context.Context, jobID, taskID string) ([]Subtask, error)
 	// Explain says why a task waits or failed.
 	Explain(ctx context.Context, jobID, taskID string) (Explanation, error)
+	// Autopsy reports on the attempt with the number, from 1, or on the last that
+	// failed if it is 0; NotFound of KindAutopsy if there is none.
+	Autopsy(ctx context.Context, jobID, taskID string, attempt uint32) (Autopsy, error)
 }
 
 // FileBackend reads and deletes files that tasks left on nodes. Paths are
@@ -322,6 +325,24 @@ type Explanation struct {
 	Sentence string        `json:"sentence"`          // the reason in words
 	StartAt  time.Time     `json:"startAt,omitzero"`  // when it can start at the latest, if that is known
 	Autopsy  []RankEnd     `json:"autopsy,omitempty"` // of a gang that failed: who ended first comes first
+	Death    string        `json:"death,omitempty"`   // of a gang whose last attempt failed: what it died of, in a line
+}
+
+// Autopsy is the report on a failed attempt, with what the launcher did about
+// the nodes that it suspects.
+type Autopsy struct {
+	job.Report
+	Attempts []uint32     `json:"attempts"`          // of the task, that there are reports on
+	Actions  []NodeAction `json:"actions,omitempty"` // for each suspect
+}
+
+// NodeAction is what was done about a suspected node.
+type NodeAction struct {
+	Node     string `json:"node"`
+	LeftOut  bool   `json:"leftOut,omitempty"`  // of the task's next attempt
+	Draining bool   `json:"draining,omitempty"` // takes no work now
+	Why      string `json:"why,omitempty"`      // it was drained by the launcher
+	Guilty   int    `json:"guilty,omitempty"`   // attempts that speak against it, within a day
 }
 
 // RankEnd is how one rank of a gang ended.

@@ -33,6 +33,8 @@ const (
 	KindJob  Kind = "Job"
 	KindTask Kind = "Task"
 	KindFile Kind = "File"
+	// KindAutopsy is the report on an attempt of a task that failed.
+	KindAutopsy Kind = "Autopsy"
 )
 
 // NotFound is the error for something that is not there.

@@ -237,7 +237,7 @@ func TestWhoMay(t *testing.T) {
 		{"eve", "GET", "/jobs/j", "", 404}, {"eve", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 404}, {"eve", "GET", "/pools", "", 200},
 		{"eve", "DELETE", "/jobs/j", "", 403}, {"eve", "POST", "/jobs", "{}", 403}, {"eve", "GET", "/pools/default/nodes/n1/files", "", 403},
 		{"bob", "GET", "/jobs/j", "", 404}, {"bob", "DELETE", "/jobs/j", "", 404}, {"bob", "GET", "/jobs/j/tasks", "", 404}, {"bob", "POST", "/jobs/j/tasks", "{}", 404},
-		{"bob", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 404}, {"bob", "GET", "/gangway/v1/jobs/j/tasks/t0/explain", "", 404},
+		{"bob", "GET", "/jobs/j/tasks/t0/files/stdout.txt", "", 404}, {"bob", "GET", "/gangway/v1/jobs/j/tasks/t0/explain", "", 404}, {"bob", "GET", "/gangway/v1/jobs/j/tasks/t0/autopsy", "", 404},
 		{"bob", "POST", "/jobs/j/terminate", "", 404}, {"bob", "GET", "/jobs/j/taskcounts", "", 404},
 		{"ann", "POST", "/pools/default/nodes/n1/disablescheduling", "", 403}, {"ann", "POST", "/gangway/v1/pools/default/nodes/n1/drain", "", 403},
 		{"ann", "GET", "/pools/default/nodes/n1/files", "", 403}, {"root", "GET", "/pools/default/nodes/n1/files", "", 200},

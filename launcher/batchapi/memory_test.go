@@ -1,6 +1,7 @@
 package batchapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -366,6 +367,19 @@ func (m *memory) Explain(_ context.Context, jobID, id string) (Explanation, erro
 	t, err := m.Task(context.Background(), jobID, id)
 	r := job.Reason{Code: job.WaitCores, Want: 8, Have: 4}
 	return Explanation{State: t.State, Reason: &r, Sentence: r.String()}, err
+}
+
+func (m *memory) Autopsy(_ context.Context, jobID, id string, attempt uint32) (Autopsy, error) {
+	if _, err := m.Task(context.Background(), jobID, id); err != nil {
+		return Autopsy{}, err
+	}
+	if attempt > 2 {
+		return Autopsy{}, &NotFound{KindAutopsy, id}
+	}
+	a := Autopsy{Attempts: []uint32{1, 2}, Actions: []NodeAction{{Node: "n1", LeftOut: true, Guilty: 1}}}
+	a.Autopsy = job.Autopsy{Death: job.DeathKilled, Rank: 3, Node: "n1", How: "killed from outside (signal 9)"}
+	a.Attempt = cmp.Or(attempt, 2)
+	return a, nil
 }
 
 // files returns the files of a root by name; a node's are those of every task.

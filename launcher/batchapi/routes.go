@@ -165,6 +165,8 @@ func gangwayRoutes() []route {
 		{method: post, path: "/gangway/v1/jobs", name: "submit a job with its tasks, all or nothing", handle: (*call).submit, in: job.Spec{}, out: submitBody{},
 			why: "the body is the job that gangway submit makes of a job file"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/explain", name: "why a task waits or failed", handle: (*call).explain, out: explainBody{}},
+		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/autopsy", name: "why an attempt failed", handle: (*call).autopsy, out: autopsyBody{},
+			why: "of the last attempt that failed, or of query attempt, a number from 1; 404 if there is none ([autopsy.md](autopsy.md))"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/files/{filePath...}", name: "follow a file that a task writes", handle: (*call).follow,
 			why: "query offset (bytes), wait (a duration up to 1m) and, of a gang, instance (which of its nodes, from 0); headers Gangway-Next-Offset, Gangway-Done and Gangway-Instances"},
 		{method: post, path: "/gangway/v1/pools/{poolId}/nodes/{nodeId}/drain", name: "place nothing more on a node", role: Admin, handle: (*call).drain, out: nodeEntity{},

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"gangway/launcher/job"
 )
@@ -96,6 +97,18 @@ func (c *Client) DeleteTask(ctx context.Context, jobID, id string) error {
 // Explain says why a task waits or failed.
 func (c *Client) Explain(ctx context.Context, jobID, id string) (Explanation, error) {
 	return get[Explanation](ctx, c, ours("jobs", jobID, "tasks", id, "explain"))
+}
+
+// Autopsy reports on a failed attempt of a task, or on the last one if attempt
+// is 0.
+func (c *Client) Autopsy(ctx context.Context, jobID, id string, attempt uint32) (Autopsy, error) {
+	var q url.Values
+	if attempt > 0 {
+		q = url.Values{"attempt": {strconv.FormatUint(uint64(attempt), 10)}}
+	}
+	var a Autopsy
+	err := c.call(ctx, http.MethodGet, ours("jobs", jobID, "tasks", id, "autopsy"), q, nil, &a)
+	return a, err
 }
 
 // Pools lists the launcher's pools.

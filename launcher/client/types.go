@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
 	"gangway/topology"
 )
@@ -182,6 +183,15 @@ type Explanation struct {
 	Sentence string        `json:"sentence"`
 	StartAt  time.Time     `json:"startAt,omitzero"` // when it can start at the latest, if that is known
 	Autopsy  []RankEnd     `json:"autopsy,omitempty"`
+	Death    string        `json:"death,omitempty"` // of a gang that failed: its last failed attempt's, in a line
+}
+
+// Autopsy is the report on a failed attempt, and what was done about the nodes
+// that it suspects.
+type Autopsy struct {
+	Job  string `json:"job"`
+	Task string `json:"task"`
+	batchapi.Autopsy
 }
 
 // RankEnd is how one rank of a gang ended.

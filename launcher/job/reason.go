@@ -167,6 +167,7 @@ type Result struct {
 	FirstRank int           `json:"first_rank"`           // that failed; -1: none
 	FirstNode string        `json:"first_node,omitempty"`
 	Warnings  []string      `json:"warnings,omitempty"` // such as output lost on a full disk
+	Autopsy   *Autopsy      `json:"autopsy,omitempty"`  // of an attempt that did not end well
 }
 
 // Success reports whether the part ended well.
@@ -180,4 +181,5 @@ type RankExit struct {
 	Killed     bool      `json:"killed,omitempty"` // by gangway, after another's failure
 	LastStderr string    `json:"last_stderr,omitempty"`
 	End        time.Time `json:"end,omitzero"`
+	Phase      string    `json:"phase,omitempty"` // where it was in MPI: start, init, running, finalize, done; "": unknown
 }

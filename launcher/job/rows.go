@@ -96,6 +96,19 @@ type NodeRow struct {
 	Lease  time.Duration `json:"lease,omitempty"`
 	GPUs   []uint32      `json:"gpus,omitempty"`
 	Claims []Claim       `json:"claims,omitempty"`
+	// Guilt are the attempts that speak against the node, Firsts those that
+	// began to fail there for reasons that may be the program's; oldest first.
+	Guilt      []Guilt `json:"guilt,omitempty"`
+	Firsts     []Guilt `json:"firsts,omitempty"`
+	DrainedFor string  `json:"drained_for,omitempty"` // drained by the launcher itself, and why
+}
+
+// Guilt is an attempt that speaks against a node.
+type Guilt struct {
+	At      time.Time `json:"at"`
+	Attempt string    `json:"attempt"` // id
+	Name    string    `json:"name"`    // job and task, for people
+	Why     string    `json:"why"`
 }
 
 // Claim is what one attempt of another launcher holds on a node.

@@ -70,6 +70,8 @@ type Cluster struct {
 	nodes    map[string]*node
 	order    []*node // the user's
 	fabric   *sched.Fabric
+
+	drainAfter int
 }
 
 // SetFabric says what network the nodes are on: the launcher's configuration,
@@ -257,7 +259,7 @@ func (n *node) refresh() {
 // look builds what the scheduler sees of the node.
 func (n *node) look() sched.Node {
 	v := sched.Node{Name: n.row.Name, State: sched.NodeState(n.row.State), Draining: n.row.Draining,
-		Why: n.row.Why, Known: n.topo != nil, GPUs: n.row.GPUs}
+		Why: cmp.Or(n.row.Why, n.row.DrainedFor), Known: n.topo != nil, GPUs: n.row.GPUs}
 	if n.topo != nil {
 		v.Cores = n.cores
 		v.Memory = usableMemory(n.topo.Memory)

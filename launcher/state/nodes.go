@@ -141,6 +141,9 @@ func (e NodeDrained) apply(c *Cluster, t *change) error {
 	}
 	if leaving := e.On && (e.Leave || n.row.Leaving); n.row.Draining != e.On || n.row.Leaving != leaving {
 		n.row.Draining, n.row.Leaving = e.On, leaving
+		if !e.On {
+			n.absolve()
+		}
 		t.nodeChanged(n)
 		t.notice(Notice{Kind: NodeChanged, Node: e.Node, Up: sched.NodeState(n.row.State) == sched.NodeUp})
 	}

@@ -45,6 +45,7 @@ func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		w.every = rapid.IntRange(1, 6).Draw(t, "every") // comparing takes most of the time
+		w.c.SetDrainAfter(2)
 		w.fleet(4, 4, 4, 4)
 		jobs := 0
 		done := map[string]uint64{} // completed elements by task
@@ -58,6 +59,12 @@ func TestRandom(t *testing.T) {
 			case 2:
 				code := rapid.SampledFrom([]job.Code{job.FailRank, job.FailPeerLost, job.FailNotFound, job.FailCancelled, job.FailTimeLimit}).Draw(t, "code")
 				r.Failure = &job.Reason{Code: code}
+			case 3:
+				r.ExitCode = 1
+				r.Autopsy = &job.Autopsy{Death: job.DeathExit, Rank: 0, Node: node, How: "ended with status 1"}
+				if rapid.Bool().Draw(t, "suspected") {
+					r.Autopsy.Suspects = []job.Suspect{{Node: node, Why: "it may be bad"}}
+				}
 			}
 			return r
 		}
@@ -278,6 +285,10 @@ func (w *world) heal() {
 	for _, j := range w.c.Jobs() {
 		_, _ = w.try(JobHeld{Job: j.Row.UID})
 		_, _ = w.try(JobChanged{Job: j.Row.UID, KeepOpen: &closed}) // refused if it was told to end
+	}
+	w.serve(good)
+	for _, n := range w.c.order { // drained for what had happened before
+		w.apply(NodeDrained{Node: n.row.Name})
 	}
 	w.serve(good)
 }

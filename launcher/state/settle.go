@@ -169,7 +169,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		again := make([]job.Try, len(open))
 		for i, r := range open {
 			again[i] = job.Try{Range: r, Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries + 1, Losses: a.Try.Losses,
-				Avoid: a.guilty()}
+				Avoid: t.guilty(a)}
 		}
 		t.settleAs(a, open, nil, again, o)
 		return
@@ -195,11 +195,16 @@ func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, agai
 }
 
 // guilty names the nodes that the next try should leave out.
-func (a *attempt) guilty() []string {
+func (t *change) guilty(a *attempt) []string {
 	out := slices.Clone(a.Try.Avoid)
 	for _, p := range a.Parts {
 		if p.Failure != nil && p.Failure.Code != job.WaitClaimed && !slices.Contains(out, p.Node) {
 			out = append(out, p.Node)
+		}
+	}
+	for _, s := range t.c.suspects(a) {
+		if !slices.Contains(out, s.Node) {
+			out = append(out, s.Node)
 		}
 	}
 	slices.Sort(out)
@@ -223,7 +228,7 @@ func (t *change) ended(a *attempt) {
 			was = *a.Verdict
 		}
 		if a.Requeue {
-			next := job.Try{Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries, Losses: a.Try.Losses, Avoid: a.guilty()}
+			next := job.Try{Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries, Losses: a.Try.Losses, Avoid: t.guilty(a)}
 			if a.End != nil && a.End.Code == job.WaitClaimed {
 				next.Refusals = a.Try.Refusals + 1
 				next.NotBefore = t.at.Add(refusalPause(next.Refusals))
@@ -245,6 +250,7 @@ func (t *change) ended(a *attempt) {
 			t.settleAs(a, open, done, nil, was)
 		}
 	}
+	t.judge(a)
 	t.become(a, job.AttemptEnded)
 	c, task := t.c, a.task
 	delete(c.attempts, a.ID)

@@ -306,6 +306,7 @@ func (s *shim) drained(end uint64) {
 	}
 	s.gang.done[s.a.GetNodeIndex()] = r
 	if !s.primary() {
+		r.Autopsy = s.memberAutopsy()
 		if b, err := marshal(r); err == nil {
 			s.tellPrimary(msgDone, b)
 		}
@@ -399,6 +400,7 @@ func (s *shim) conclude(late bool) {
 			own.Failure.Message += "; not heard of: rank " + lost
 		}
 	}
+	s.examine(own)
 	bound(own, resultTails)
 	s.record(own)
 }

@@ -17,7 +17,7 @@ const (
 	msgGo         = 'g' // primary: how the ranks start (via…)
 	msgRegistered = 'r' // member: all its ranks have started
 	msgExit       = 'x' // member: a rank has ended (gangExit)
-	msgAbort      = 'a' // member: a rank called MPI_Abort (gangExit: its status, why)
+	msgAbort      = 'a' // member: a rank called MPI_Abort (rank, code, message)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
 	// msgPreflight: preflight.go
@@ -51,6 +51,7 @@ type gangExit struct {
 	rank, node   uint32
 	code, signal int32
 	byUs, oom    bool
+	starved      bool   // the kernel was killing for lack of memory on the node
 	left         bool   // it ended well, but not its MPI
 	phase        string // where it was in MPI; "" unknown
 	rss          uint64
@@ -73,7 +74,7 @@ func (e gangExit) encode() []byte {
 		}
 		return 0
 	}
-	return record{nums: []int64{int64(e.rank), int64(e.node), int64(e.code), int64(e.signal), flag(e.byUs), flag(e.oom),
+	return record{nums: []int64{int64(e.rank), int64(e.node), int64(e.code), int64(e.signal), flag(e.byUs), flag(e.oom) | flag(e.starved)<<1,
 		int64(e.rss), int64(e.user), int64(e.system), flag(e.left)}, strs: []string{e.why, e.phase}}.encode()
 }
 
@@ -83,7 +84,7 @@ func decodeExit(b []byte) (gangExit, error) {
 		return gangExit{}, err
 	}
 	n := r.nums
-	return gangExit{rank: uint32(n[0]), node: uint32(n[1]), code: int32(n[2]), signal: int32(n[3]), byUs: n[4] != 0, oom: n[5] != 0,
+	return gangExit{rank: uint32(n[0]), node: uint32(n[1]), code: int32(n[2]), signal: int32(n[3]), byUs: n[4] != 0, oom: n[5]&1 != 0, starved: n[5]&2 != 0,
 		rss: uint64(n[6]), user: uint64(n[7]), system: uint64(n[8]), left: n[9] != 0, why: r.strs[0], phase: r.strs[1], at: time.Now()}, nil
 }
 
@@ -157,9 +158,8 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 			s.gangExited(e)
 		}
 	case kind == msgAbort && s.primary():
-		if e, err := decodeExit(body); err == nil {
-			e.node = from
-			s.gangAborted(e)
+		if c, err := decodeAbort(body, from); err == nil {
+			s.gangAborted(c)
 		}
 	case kind == msgEnd && (s.primary() || from == 0):
 		r := new(wire.Result)
@@ -213,6 +213,9 @@ func (s *shim) peerDown(peer uint32, err error) {
 		s.gang.down = map[uint32]bool{}
 	}
 	s.gang.down[peer] = true
+	if s.gang.done[peer] == nil {
+		s.found.lost = append(s.found.lost, lostMember{peer, err, time.Now()})
+	}
 	if s.ended || !s.primary() && peer != 0 {
 		return // the primary sees to its members
 	}

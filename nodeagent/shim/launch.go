@@ -69,6 +69,7 @@ func (s *shim) launch(l *wire.Launch) {
 		})
 	}
 	s.limitMemory()
+	s.countOOMs()
 	s.confine()
 	limit := time.Duration(s.a.GetLaunchDeadlineMs()) * time.Millisecond
 	if limit <= 0 {

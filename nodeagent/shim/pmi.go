@@ -175,8 +175,7 @@ func (s *shim) rankAborted(n, code int, message string) {
 	if !ok || s.ranks[i].ended {
 		return
 	}
-	e := gangExit{rank: uint32(n), node: s.a.GetNodeIndex(), code: int32(code), why: message, phase: s.phaseOf(s.ranks[i])}
-	s.tellPrimary(msgAbort, e.encode())
+	s.aborted(n, code, message)
 }
 
 // pmiBroken ends an attempt of which a rank says what no server understands.
@@ -187,20 +186,6 @@ func (s *shim) pmiBroken(err error) {
 
 func (s *shim) exchangeFailed(err error) {
 	s.end(failed(wire.FailureCode_FAILURE_NETWORK, s.nodeName(), err.Error(), ""), false)
-}
-
-// gangAborted is the primary's note of an MPI_Abort.
-func (s *shim) gangAborted(e gangExit) {
-	if s.ending || s.finished {
-		return
-	}
-	node := s.nameOf(e.node)
-	s.verdict = verdict{code: e.code, first: int32(e.rank), node: node}
-	msg := fmt.Sprintf("rank %d on %s called MPI_Abort with status %d", e.rank, node, e.code)
-	if e.why != "" {
-		msg += ": " + e.why
-	}
-	s.end(failed(wire.FailureCode_FAILURE_RANK, node, msg, ""), false)
 }
 
 // blameLeft ends a gang of which a rank has ended well in the middle of MPI: the

@@ -353,6 +353,7 @@ func (s *shim) rankEnded(r *rank, e gangExit) {
 			e.oom = true
 		}
 	}
+	e.starved = e.signal == int32(syscall.SIGKILL) && !e.oom && !e.byUs && s.starved()
 	r.exit = e
 	if e.ok() {
 		r.hangUp() // a failed rank's wrapper goes with the sweep, see RankMain

@@ -80,6 +80,7 @@ type attempt struct {
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang
 	checks     checks
+	found      findings // for the autopsy
 	started    time.Time
 	ending     bool
 	killing    bool
