@@ -12,7 +12,7 @@ BUF_VERSION := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 CONNECT_VERSION := v1.21.1
 
-.PHONY: help build fmt lint test race fuzz-smoke chaos verify demo generate bench-launch bench-up bench-exchange deps
+.PHONY: help build fmt lint test race fuzz-smoke chaos kills mpi-suite verify demo generate bench-launch bench-up bench-exchange deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +49,20 @@ fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
 chaos: deps ## ROUNDS (500) seeded rounds of kills, cuts and lost hosts under load; needs root
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) $(GO) test ./cmd/gangway -run 'TestChaos$$' -count=1 -v -timeout 90m
 
-verify: ## the long rest: lint, race, fuzzing, chaos, examples, peers
+kills: deps ## every kill in the middle of MPI_Init, a collective and Finalize; needs root
+	KILLS=all $(GO) test ./cmd/gangway -run 'TestKills' -count=1 -v -timeout 60m
+
+mpi-suite: build ## mpi4py's own tests under gangway and under each MPI's mpirun; the lab needs root
+	bash .ci/deps.sh --suite
+	python3 benchmarks/peers/suite/run.py --write
+
+verify: ## the long rest: lint, race, fuzzing, chaos, kills, examples, peers
 	bash .ci/deps.sh --all
 	$(MAKE) lint test race
 	$(MAKE) fuzz-smoke FUZZTIME=60s
 	$(MAKE) chaos
+	$(MAKE) kills
+	$(MAKE) mpi-suite
 	bash examples/cfd-cavity/run.sh
 	python3 benchmarks/peers/launch/run.py
 

@@ -101,6 +101,8 @@ func join(f Facts, name string) string {
 // calls itself, which need not resolve elsewhere; Hydra then hangs. An
 // address there is better than -iface, which is a name of the primary's alone.
 // With the rsh launcher nothing is put before HOST (ssh would get -x).
+// Hydra binds only if it is told to; -bind-to none is not said, because the Hydra
+// of MPICH 5 passes it on twice to a process that a rank spawns, and fails.
 func buildMPICH(f Facts, l Layout) Launch {
 	out := newHostfile(f, l, "hostfile", hydraLine)
 	out.Argv = []string{f.Launcher.Path}
@@ -115,7 +117,7 @@ func buildMPICH(f Facts, l Layout) Launch {
 		}
 	}
 	out.hydraOrder(f, l)
-	out.Argv = append(out.Argv, "-rmk", "user", "-bind-to", "none", "-f", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
+	out.Argv = append(out.Argv, "-rmk", "user", "-f", out.Hostfile, "-n", strconv.Itoa(l.Ranks()))
 	return out
 }
 

@@ -25,6 +25,7 @@ type Config struct {
 	Base       string       // see OpenDir
 	Executable string       // this program, started again as shim
 	Version    string       // sent to launchers
+	Spare      bool         // keeps a shim ready, see spare
 	Standing   bool         // stays without launchers; otherwise it ends when idle
 	Listener   net.Listener // further connections, already authenticated (nil: none)
 	// Dial opens a connection to a launcher, already authenticated, and is
@@ -81,6 +82,7 @@ type agent struct {
 	expiring   bool              // a search for task directories to delete is under way
 	expireNext time.Time
 	gpus       gpus
+	spares     spares
 	renewal    renewal
 	renewed    bool // ended for a successor
 }
@@ -165,6 +167,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Ready != nil {
 		cfg.Ready()
 	}
+	a.disturbed()
 	a.run(ctx)
 	// Order matters for a bridge that comes now: the socket goes while the
 	// lock is held, so it starts a new agent, which tries for the lock. When
@@ -178,6 +181,7 @@ func Run(ctx context.Context, cfg Config) error {
 		lock = nil
 	}
 	close(a.done)
+	a.endSpares()
 	a.farewell()
 	cancel()
 	for s := range a.sessions {

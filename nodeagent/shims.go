@@ -246,6 +246,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		return
 	}
 	a.shims[e.ID] = sh
+	a.disturbed()
 	s.shown[e.ID] = true
 	a.claimsChanged(s.cluster)
 }
@@ -297,6 +298,11 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 		}
 		start.TaskRoot, start.TaskPath = a.dir.tasks(), p
 	}
+	if acc == nil {
+		if sp := a.takeSpare(); sp != nil {
+			return a.employ(sp, e, start)
+		}
+	}
 	if err := a.dir.save(e); err != nil {
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
 	}
@@ -330,13 +336,32 @@ func (a *agent) spawn(e entry, s *session, as *wire.Assignment, acc *account) (*
 	go func() {
 		st, err := p.Wait()
 		clean := err == nil && st.ExitCode == 0 && st.Signal == 0
-		a.post(func(a *agent) { a.exited(sh, clean, fmt.Sprintf("exit %d, signal %d", st.ExitCode, st.Signal)) })
+		a.post(func(a *agent) { a.exited(sh, clean, howEnded(st)) })
 	}()
 	if err := a.dir.save(e); err != nil {
 		_ = ours.Close() // at which it ends
 		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
 	}
 	sh.attach(a, ours)
+	sh.out.Put(&wire.Frame{M: &wire.Frame_Start{Start: start}})
+	return sh, nil
+}
+
+func howEnded(st proc.Status) string {
+	return fmt.Sprintf("exit %d, signal %d", st.ExitCode, st.Signal)
+}
+
+// employ makes a spare the shim of an assignment, by the rule of spawn: on disk
+// with its pid, then told.
+func (a *agent) employ(sp *spare, e entry, start *wire.ShimStart) (*shim, error) {
+	e.PID, e.Start = sp.p.Pid(), sp.start
+	if err := a.dir.save(e); err != nil {
+		sp.drop()
+		return nil, diskHint(fmt.Errorf("registering the shim: %w", err), string(a.dir))
+	}
+	sh := &shim{e: e, phase: wire.Phase_PHASE_PREPARING}
+	sp.taken = sh
+	sh.attach(a, sp.conn)
 	sh.out.Put(&wire.Frame{M: &wire.Frame_Start{Start: start}})
 	return sh, nil
 }

@@ -43,6 +43,9 @@ func (a *agent) sweptUp() {
 // spared are the children that a sweep leaves alone.
 func (a *agent) spared() []int {
 	out := append(slices.Clone(a.bystanders), a.gpus.pids...)
+	if sp := a.spares.ready; sp != nil {
+		out = append(out, sp.p.Pid())
+	}
 	for _, sh := range a.shims {
 		if !sh.exited && sh.e.PID > 0 {
 			out = append(out, sh.e.PID)
@@ -58,6 +61,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 		return
 	}
 	sh.exited = true
+	a.disturbed()
 	sh.disconnect()
 	e, spoolDir := sh.e, a.dir.spoolOf(sh.e)
 	var spared []int

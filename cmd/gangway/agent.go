@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/nodeagent"
-	"gangway/nodeagent/shim"
 	"gangway/nodeagent/wire/link"
 )
 
@@ -85,7 +84,7 @@ func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags,
 			return fmt.Errorf("--listen %s: %w", listen, err)
 		}
 		cfg.Listener = tls.NewListener(l, server)
-		cfg.Standing = true
+		cfg.Standing, cfg.Spare = true, true
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -93,7 +92,7 @@ func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags,
 		if cfg.Dial, err = join.dialer(ctx, cfg.Log); err != nil {
 			return err
 		}
-		cfg.Standing = true
+		cfg.Standing, cfg.Spare = true, true
 	}
 	err = nodeagent.Run(ctx, cfg)
 	if errors.Is(err, nodeagent.ErrRenewed) {
@@ -122,22 +121,17 @@ func newBridgeCommand(_ *app) *cobra.Command {
 	return c
 }
 
-func newShimCommand(_ *app) *cobra.Command {
-	return &cobra.Command{
-		Use:    "shim",
-		Short:  "Hold what one job does on this node (started by the agent)",
-		Hidden: true,
-		Args:   noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f := os.NewFile(3, "agent")
-			conn, err := net.FileConn(f)
-			_ = f.Close()
-			if err != nil {
-				return usagef("it is started by gangway agent", "descriptor 3 is not the agent's connection")
-			}
-			return shim.Main(cmd.Context(), conn)
-		},
+// shimMain is a shim, which the agent starts with its connection for descriptor
+// 3. It does without the command line's set-up: one is started for each node of
+// each job.
+func shimMain(life func(context.Context, net.Conn) error) int {
+	f := os.NewFile(3, "agent")
+	conn, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return report(os.Stderr, false, usagef("it is started by gangway agent", "descriptor 3 is not the agent's connection"))
 	}
+	return report(os.Stderr, false, life(context.Background(), conn))
 }
 
 func newKeyCommand(a *app) *cobra.Command {

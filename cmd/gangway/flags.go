@@ -28,6 +28,7 @@ type runFlags struct {
 	oversubscribe                  bool
 	mpi, launch, bind, network     string
 	switches, spread, fabric       string
+	preflight                      string
 	distribution                   string
 	hosts, hostfile, agents, key   string
 	timeLimit, grace, deadline     time.Duration
@@ -67,6 +68,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.BoolVar(&f.reportBindings, "report-bindings", false, "print where each rank is bound before they start")
 	fl.StringVar(&f.switches, "switches", "", "leaf switches to be on at most, N or N@TIME: waits for them, after TIME takes any; needs a launcher that knows the fabric")
 	fl.StringVar(&f.spread, "spread", "", "over several leaf switches: pack (default) fills leaves, balance takes as many nodes of each")
+	fl.StringVar(&f.preflight, "preflight", "fast", "checks on the nodes before the start: off, fast, or full, which also measures the network between them")
 	fl.StringVarP(&f.distribution, "distribution", "m", "", "ranks over nodes: block (default: a node's ranks follow each other) or cyclic (dealt in rounds)")
 	fl.StringVar(&f.network, "network", "", "data network: an interface's name or a CIDR (default: one that all nodes share)")
 	fl.DurationVar(&f.timeLimit, "time", 0, "time limit, for example 90m; enforced on the nodes")
@@ -193,6 +195,13 @@ func (f *runFlags) spec(entries []topology.HostEntry, command []string) (job.Spe
 		Command: command, Stdin: true, OnNodeLoss: job.NodeLossFail, Bcast: f.bcast,
 	}
 	t.Threads, t.SMT, t.Optimize, t.NoGreedy = f.threads, f.smt, f.optimize, f.noGreedy
+	switch f.preflight {
+	case "fast", "": // the default
+	case "off", "full":
+		t.Preflight = f.preflight
+	default:
+		return job.Spec{}, usagef("off, fast or full", "--preflight %q is unknown", f.preflight)
+	}
 	if f.threads > 0 && !f.given("cpus-per-rank") {
 		t.CoresPerRank = 0 // as the threads need
 	}

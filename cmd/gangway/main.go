@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"gangway/nodeagent/shim"
+	"gangway/nodeagent/wire"
 )
 
 func main() {
@@ -17,6 +18,14 @@ func main() {
 		os.Exit(shim.RankMain(os.Args, os.Environ()))
 	case "gangway-rsh":
 		os.Exit(shim.RshMain(os.Args))
+	}
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case "shim":
+			os.Exit(shimMain(shim.Main))
+		case wire.SpareArg:
+			os.Exit(shimMain(shim.MainSpare))
+		}
 	}
 	os.Exit(execute(os.Args[1:]))
 }

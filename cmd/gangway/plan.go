@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,23 +10,25 @@ import (
 
 	"gangway/launcher"
 	"gangway/launcher/sched"
+	"gangway/mpi/preflight"
 	"gangway/topology"
 )
 
 // planDocument is `gangway plan --json`.
 type planDocument struct {
-	Nodes    []planNode       `json:"nodes"`
-	Ranks    []launcher.Place `json:"ranks"`
-	Hostfile string           `json:"hostfile"`
-	Argv     []string         `json:"argv"`
-	Env      []string         `json:"env"`
-	Unset    []string         `json:"unset"`
-	MPI      string           `json:"mpi"`
-	Version  string           `json:"mpi_version,omitempty"`
-	Launcher string           `json:"mpi_launcher,omitempty"`
-	Linked   string           `json:"linked,omitempty"`
-	Via      string           `json:"via"`
-	Program  string           `json:"program"`
+	Nodes     []planNode       `json:"nodes"`
+	Ranks     []launcher.Place `json:"ranks"`
+	Hostfile  string           `json:"hostfile"`
+	Argv      []string         `json:"argv"`
+	Env       []string         `json:"env"`
+	Unset     []string         `json:"unset"`
+	MPI       string           `json:"mpi"`
+	Version   string           `json:"mpi_version,omitempty"`
+	Launcher  string           `json:"mpi_launcher,omitempty"`
+	Linked    string           `json:"linked,omitempty"`
+	Via       string           `json:"via"`
+	Program   string           `json:"program"`
+	Preflight string           `json:"preflight"` // off, fast or full
 }
 
 type planNode struct {
@@ -39,7 +42,7 @@ type planNode struct {
 	Leaf      string `json:"leaf,omitempty"` // switch, or set of switches, if the fabric is known
 }
 
-func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
+func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric, checks string) error {
 	if res.Plan == nil || res.Attempt == nil {
 		return errors.New("the first node reported no plan")
 	}
@@ -47,6 +50,7 @@ func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
 	d := planDocument{
 		Ranks: places(res), Hostfile: p.Hostfile, Argv: nonNil(p.Argv), Env: nonNil(p.Env), Unset: nonNil(p.Unset),
 		MPI: p.MPI, Version: p.MPIVersion, Launcher: p.MPILauncher, Linked: p.Linked, Via: p.Via, Program: p.Program,
+		Preflight: cmp.Or(checks, "fast"),
 	}
 	for _, x := range res.Attempt.Parts {
 		d.Nodes = append(d.Nodes, planNode{Node: x.Node, Address: x.Address, Interface: x.Interface,
@@ -59,6 +63,7 @@ func (a *app) printPlan(res launcher.RunResult, fabric *sched.Fabric) error {
 	}
 	fmt.Fprintf(a.stdout, "launch    %s\n", planLine(*p))
 	fmt.Fprintf(a.stdout, "program   %s\n", p.Program)
+	fmt.Fprintf(a.stdout, "checks    %s\n", checksLine(checks))
 	if p.Linked != "" {
 		fmt.Fprintf(a.stdout, "links     %s\n", p.Linked)
 	}
@@ -147,4 +152,18 @@ func shellJoin(words []string) string {
 		out[i] = w
 	}
 	return strings.Join(out, " ")
+}
+
+// checksLine says what would be checked on the nodes before the start.
+func checksLine(mode string) string {
+	var names []string
+	for _, d := range preflight.Checks() {
+		if !d.Full || mode == "full" {
+			names = append(names, d.Name)
+		}
+	}
+	if mode == "off" {
+		return "off"
+	}
+	return fmt.Sprintf("%s: %s", cmp.Or(mode, "fast"), strings.Join(names, " "))
 }

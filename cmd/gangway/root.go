@@ -67,7 +67,7 @@ Exit status: the application's; 125 gangway failed, 126 not executable,
 	})
 	root.AddCommand(
 		newRunCommand(a), newPlanCommand(a), newProbeCommand(a), newExplainCommand(a),
-		newAgentCommand(a), newBridgeCommand(a), newShimCommand(a), newKeyCommand(a), newVersionCommand(a),
+		newAgentCommand(a), newBridgeCommand(a), newKeyCommand(a), newVersionCommand(a),
 		newSubmitCommand(a), newJobCommand(a), newTaskCommand(a), newNodeCommand(a), newPoolCommand(a), newStatusCommand(a),
 		newTokenCommand(a), newAccountCommand(a), newJoinTokenCommand(a), newCACommand(a),
 		newUpCommand(a), newFabricCommand(a),

@@ -173,7 +173,7 @@ func flagOf(field string) string {
 		return "--launch-timeout"
 	case "switches-wait":
 		return "--switches"
-	case "gpus-per-rank", "mem-per-rank", "mpi", "launch", "bind", "threads", "smt", "optimize", "no-greedy", "switches", "spread", "distribution", "network", "time", "kill-grace", "priority":
+	case "gpus-per-rank", "mem-per-rank", "mpi", "launch", "bind", "threads", "smt", "optimize", "no-greedy", "preflight", "switches", "spread", "distribution", "network", "time", "kill-grace", "priority":
 		return "--" + field
 	}
 	return ""

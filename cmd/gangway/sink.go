@@ -19,15 +19,17 @@ type sink struct {
 	fabric   *sched.Fabric // nil: not known
 	app      *app
 	verbose  bool
-	bindings bool // where ranks are bound is printed
-	plan     bool // only the plan is printed
+	bindings bool   // where ranks are bound is printed
+	plan     bool   // only the plan is printed
+	checks   string // --preflight
+	notes    bool   // also notices that warn of nothing
 	labels   bool
 	out      outputStream
 	err      outputStream
 }
 
 func newSink(a *app, f *runFlags, planOnly bool) *sink {
-	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly,
+	return &sink{app: a, labels: f.label, verbose: f.verbose, bindings: f.reportBindings, plan: planOnly, notes: f.preflight == "full", checks: f.preflight,
 		out: outputStream{w: a.stdout}, err: outputStream{w: a.stderr}}
 }
 
@@ -72,7 +74,7 @@ func (s *sink) Notice(node, text string, warning bool) {
 		_ = s.event(map[string]any{"type": "notice", "node": node, "text": text, "warning": warning})
 		return
 	}
-	if !warning && !s.verbose {
+	if !warning && !s.verbose && !s.notes {
 		return
 	}
 	if node != "" {
@@ -149,7 +151,7 @@ func (a *app) finish(f *runFlags, s *sink, res launcher.RunResult, planOnly bool
 	}
 	out := res.Outcome
 	if planOnly && out.Success {
-		return a.printPlan(res, s.fabric)
+		return a.printPlan(res, s.fabric, s.checks)
 	}
 	code := exitStatus(out)
 	if a.json {

@@ -36,20 +36,28 @@ type daemon struct {
 func upLocal(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	bin := gangwayBinary(t)
+	b := keptBed(t)
+	b.bin = bin
+	return b.up(filepath.Join(b.base, "data"), append([]string{"--tmpdir", b.base}, args...)...)
+}
+
+// keptBed is a bed on this machine, without a program yet, for launchers that
+// leave agents behind: what is left at the end is ended.
+func keptBed(t *testing.T) *bed {
+	t.Helper()
 	base, err := os.MkdirTemp("/tmp", "gwu")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As /tmp: other users have their directories in it.
-	if err := os.Chmod(base, 0o777|os.ModeSticky); err != nil {
-		t.Fatal(err)
-	}
-	b := &bed{t: t, bin: bin, base: base, limit: 10 * time.Minute}
 	t.Cleanup(func() {
 		endLocal(t, base)
 		_ = os.RemoveAll(base)
 	})
-	return b.up(filepath.Join(base, "data"), append([]string{"--tmpdir", base}, args...)...)
+	// As /tmp: other users have their directories in it.
+	if err := os.Chmod(base, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	return &bed{t: t, base: base, limit: 10 * time.Minute}
 }
 
 // up starts a launcher on data in the bed and waits until it serves.

@@ -14,53 +14,14 @@ import (
 	"gangway/launcher/auth"
 )
 
-// joining is an agent on a lab host that joins a launcher.
-type joining struct {
-	*lab.Cmd
-	out  *syncBuffer
-	done chan struct{}
-}
-
 // join starts an agent on host i with a token, which is in a file of the host.
-func (s *daemon) join(i int, token string, args ...string) *joining {
+func (s *daemon) join(i int, token string, args ...string) *member {
 	s.t.Helper()
 	h := s.lab.Host(i)
-	if err := os.WriteFile(filepath.Join(h.Root(), "tmp", "token"), []byte(token+"\n"), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	s.writeToken(filepath.Join(h.Root(), "tmp", "token"), token)
 	ctx, cancel := context.WithCancel(context.Background())
-	j := &joining{out: newSyncBuffer(), done: make(chan struct{})}
-	j.Cmd = h.Command(ctx, s.bin, append([]string{"agent", "--join", s.url(), "--token-file", "/tmp/token", "--identity", "/tmp/identity"}, args...)...)
-	j.Stdout, j.Stderr = j.out, j.out
-	if err := j.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	go func() {
-		_ = j.Wait()
-		close(j.done)
-	}()
-	s.t.Cleanup(func() {
-		cancel()
-		<-j.done
-		if s.t.Failed() {
-			s.t.Logf("the agent on %s:\n%s", h.Name(), j.out)
-		}
-	})
-	return j
-}
-
-// ended waits for the agent's end and returns what it said.
-func (j *joining) ended(t *testing.T) string {
-	t.Helper()
-	select {
-	case <-j.done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("the agent goes on:\n%s", j.out)
-	}
-	if j.ProcessState.ExitCode() == 0 {
-		t.Errorf("the agent ended well:\n%s", j.out)
-	}
-	return j.out.String()
+	c := h.Command(ctx, s.bin, append([]string{"agent", "--join", s.url(), "--token-file", "/tmp/token", "--identity", "/tmp/identity"}, args...)...)
+	return s.follow("on "+h.Name(), c.Cmd, c.Start, cancel)
 }
 
 // nodeState is a node's state in the API, "" if there is no such node.
@@ -193,7 +154,7 @@ func TestUpJoin(t *testing.T) {
 	if out := s.runs("d", "hostname"); out != "n2\n" {
 		t.Errorf("after the launcher's restart: %q", out)
 	}
-	for _, j := range []*joining{first, again, second, third} {
+	for _, j := range []*member{first, again, second, third} {
 		for _, secret := range []string{one, two} {
 			if strings.Contains(j.out.String(), secret) {
 				t.Error("an agent's log has a token")

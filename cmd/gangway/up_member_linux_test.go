@@ -12,7 +12,7 @@ import (
 	"gangway/launcher/auth"
 )
 
-// member is an agent on this machine that joins a launcher.
+// member is an agent that joins a launcher, on this machine or a lab host.
 type member struct {
 	*exec.Cmd
 	out  *syncBuffer
@@ -37,29 +37,42 @@ func (m *member) ended(t *testing.T) string {
 func (s *daemon) member(token string) *member {
 	s.t.Helper()
 	file := filepath.Join(s.base, "token")
+	s.writeToken(file, token)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := exec.CommandContext(ctx, s.bin, "agent", "--join", s.url(), "--token-file", file, "--name", "n1",
+		"--identity", filepath.Join(s.base, "identity"), "--tmpdir", s.base)
+	return s.follow("on this machine", c, c.Start, cancel)
+}
+
+func (s *daemon) writeToken(file, token string) {
+	s.t.Helper()
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	j := &member{out: newSyncBuffer(), done: make(chan struct{})}
-	j.Cmd = exec.CommandContext(ctx, s.bin, "agent", "--join", s.url(), "--token-file", file, "--name", "n1",
-		"--identity", filepath.Join(s.base, "identity"), "--tmpdir", s.base)
-	j.Stdout, j.Stderr = j.out, j.out
-	if err := j.Start(); err != nil {
+}
+
+// follow starts an agent, by its command's start or that of its host, keeps what
+// it says, and cancels it at the test's end.
+func (s *daemon) follow(where string, c *exec.Cmd, start func() error, cancel func()) *member {
+	s.t.Helper()
+	m := &member{Cmd: c, out: newSyncBuffer(), done: make(chan struct{})}
+	m.Stdout, m.Stderr = m.out, m.out
+	if err := start(); err != nil {
+		cancel()
 		s.t.Fatal(err)
 	}
 	go func() {
-		_ = j.Wait()
-		close(j.done)
+		_ = m.Wait()
+		close(m.done)
 	}()
 	s.t.Cleanup(func() {
 		cancel()
-		<-j.done
+		<-m.done
 		if s.t.Failed() {
-			s.t.Logf("the agent:\n%s", j.out)
+			s.t.Logf("the agent %s:\n%s", where, m.out)
 		}
 	})
-	return j
+	return m
 }
 
 // connections counts how often the agent has connected.

@@ -27,6 +27,24 @@ func buildVersion(t *testing.T, version, out string) {
 	}
 }
 
+// versions is a bed with an old program, and a new one that upgrade puts in its
+// place.
+func versions(t *testing.T) *bed {
+	t.Helper()
+	b := keptBed(t)
+	b.bin = filepath.Join(b.base, "gangway")
+	buildVersion(t, "v1.0-old", b.bin)
+	buildVersion(t, "v1.1-new", b.bin+".next")
+	return b
+}
+
+func (b *bed) upgrade() {
+	b.t.Helper()
+	if err := os.Rename(b.bin+".next", b.bin); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // get asks a launcher over its socket.
 func (s *daemon) get(path string, into any) {
 	s.t.Helper()
@@ -82,19 +100,8 @@ const upgradeTask = `echo "start $$"; while [ ! -e "$1" ]; do sleep 0.05; done; 
 // launcher is stopped, the old agent killed, and their successors take over a
 // shim of the old program.
 func TestUpgradeUnderRunningJobs(t *testing.T) {
-	base, err := os.MkdirTemp("/tmp", "gwu")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		endLocal(t, base)
-		_ = os.RemoveAll(base)
-	})
-	bin, next := filepath.Join(base, "gangway"), filepath.Join(base, "gangway.next")
-	buildVersion(t, "v1.0-old", bin)
-	buildVersion(t, "v1.1-new", next)
-	b := &bed{t: t, bin: bin, base: base, limit: 3 * time.Minute}
-	data := filepath.Join(base, "data")
+	b := versions(t)
+	base, data := b.base, filepath.Join(b.base, "data")
 	s := b.up(data, "--tmpdir", base)
 	waitFor(t, "the old agent is there", 20*time.Second, func() bool { return strings.HasPrefix(s.agentVersion(), "v1.0-old") })
 
@@ -139,9 +146,7 @@ func TestUpgradeUnderRunningJobs(t *testing.T) {
 	if err := syscall.Kill(agents[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(next, bin); err != nil {
-		t.Fatal(err)
-	}
+	b.upgrade()
 	s = b.up(data, "--tmpdir", base)
 	waitFor(t, "the new agent is there", 20*time.Second, func() bool { return strings.HasPrefix(s.agentVersion(), "v1.1-new") })
 	if now := parts(base, "shim"); len(now) != 1 || now[0] != shims[0] {
@@ -173,27 +178,14 @@ func TestUpgradeUnderRunningJobs(t *testing.T) {
 // TestUpgradeOfAnIdleAgent: an agent that joined runs the program that is now at its
 // place as soon as a launcher of that version is there, in the same process.
 func TestUpgradeOfAnIdleAgent(t *testing.T) {
-	base, err := os.MkdirTemp("/tmp", "gwi")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		endLocal(t, base)
-		_ = os.RemoveAll(base)
-	})
-	bin, next := filepath.Join(base, "gangway"), filepath.Join(base, "gangway.next")
-	buildVersion(t, "v1.0-old", bin)
-	buildVersion(t, "v1.1-new", next)
-	b := &bed{t: t, bin: bin, base: base, limit: 3 * time.Minute}
-	data := filepath.Join(base, "data")
+	b := versions(t)
+	data := filepath.Join(b.base, "data")
 	s := b.up(data, "--no-nodes")
 	listen := strings.TrimPrefix(s.url(), "https://")
 	agent := s.member(s.joinToken(auth.JoinSpec{Node: "n1"}))
 	waitFor(t, "the old agent is there", 20*time.Second, func() bool { return s.nodeState("n1") == "idle" && strings.HasPrefix(s.agentVersion(), "v1.0-old") })
 	s.stop()
-	if err := os.Rename(next, bin); err != nil {
-		t.Fatal(err)
-	}
+	b.upgrade()
 	s = b.up(data, "--no-nodes", "--listen", listen)
 	waitFor(t, "the new agent is there", 30*time.Second, func() bool { return s.nodeState("n1") == "idle" && strings.HasPrefix(s.agentVersion(), "v1.1-new") })
 	select {

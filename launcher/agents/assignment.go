@@ -49,6 +49,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		CoresPerRank: uint32(t.CoresPerRank), Bind: t.Bind,
 		Address: addrText(p.Address), Interface: p.Interface, MeshKey: p.MeshKey,
 		Threads: uint32(t.Threads), Smt: uint32(t.SMT), Optimize: t.Optimize, NoGreedy: t.NoGreedy,
+		Preflight:     t.Preflight,
 		Oversubscribe: t.Oversubscribe, PlanOnly: t.PlanOnly, Gpus: p.GPUs, GpusPerRank: uint32(t.GPUsPerRank),
 		Leased: p.Session || t.OnNodeLoss != job.NodeLossWait,
 	}

@@ -99,6 +99,7 @@ var failCodes = map[wire.FailureCode]job.Code{
 	wire.FailureCode_FAILURE_INTERNAL:        job.FailInternal,
 	wire.FailureCode_FAILURE_MPIRUN:          job.FailMPIRun,
 	wire.FailureCode_FAILURE_MEMORY:          job.FailMemory,
+	wire.FailureCode_FAILURE_PREFLIGHT:       job.FailPreflight,
 }
 
 func reasonOf(f *wire.Failure, node string) *job.Reason {

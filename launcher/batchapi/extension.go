@@ -31,6 +31,7 @@ type extension struct {
 	Optimize       *string `json:"optimize,omitempty"`     // gpu or cpu, for bind auto
 	NoGreedy       *bool   `json:"noGreedy,omitempty"`     // for bind auto
 	Distribution   *string `json:"distribution,omitempty"` // block or cyclic
+	Preflight      *string `json:"preflight,omitempty"`    // off, fast or full
 	Network        *string `json:"network,omitempty"`
 	Switches       *int    `json:"switches,omitempty"`     // leaf switches at most
 	SwitchesWait   *string `json:"switchesWait,omitempty"` // ISO 8601; then any number will do
@@ -55,7 +56,8 @@ func readExtension(g *props) *extension {
 		Via: g.optEnum("via", "auto", "mpirun", "pmi"), Bind: g.optEnum("bind", "auto", "core", "numa", "socket", "gpu", "none"),
 		Threads: g.optNumber("threads", 1<<16), SMT: g.optNumber("smt", 1<<10),
 		Optimize: g.optEnum("optimize", "gpu", "cpu"), NoGreedy: g.optFlag("noGreedy"),
-		Switches: g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
+		Preflight: g.optEnum("preflight", "off", "fast", "full"),
+		Switches:  g.optNumber("switches", 1<<16), SwitchesWait: g.optDuration("switchesWait"),
 		Spread:       g.optEnum("spread", string(job.SpreadPack), string(job.SpreadBalance)),
 		Distribution: g.optEnum("distribution", string(job.DistributionBlock), string(job.DistributionCyclic)),
 		Network:      g.optText("network"), Setup: g.optText("setup"), WorkDir: g.optText("workdir"),
@@ -187,6 +189,7 @@ func (e extension) apply(s *job.TaskSpec) {
 	set(&s.SMT, e.SMT)
 	set(&s.Optimize, e.Optimize)
 	set(&s.NoGreedy, e.NoGreedy)
+	set(&s.Preflight, e.Preflight)
 	set(&s.Network, e.Network)
 	set(&s.Switches, e.Switches)
 	set(&s.Bcast, e.Bcast)
@@ -238,7 +241,8 @@ func extensionOf(s job.TaskSpec) extension {
 		Ranks: given(s.Ranks), RanksPerNode: given(s.RanksPerNode), CoresPerRank: given(s.CoresPerRank), GPUsPerRank: given(s.GPUsPerRank),
 		MemPerRank: given(int(s.MemPerRank)), Oversubscribe: given(s.Oversubscribe), Via: given(s.Via), Bind: given(s.Bind), Network: given(s.Network),
 		Threads: given(s.Threads), SMT: given(s.SMT), Optimize: given(s.Optimize), NoGreedy: given(s.NoGreedy),
-		Bcast: given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Distribution: given(string(s.Distribution)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
+		Preflight: given(s.Preflight),
+		Bcast:     given(s.Bcast), WorkDir: given(s.WorkDir), Switches: given(s.Switches), Spread: given(string(s.Spread)), Distribution: given(string(s.Distribution)), Launch: given(string(s.Launch)), OnNodeLoss: given(string(s.OnNodeLoss)),
 	}
 	if s.SwitchesWait > 0 {
 		e.SwitchesWait = given(formatDuration(s.SwitchesWait))

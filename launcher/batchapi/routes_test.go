@@ -76,7 +76,7 @@ const propertiesPage = `
 | task requiredSlots | works: a slot is a core; of a multi-instance task, on every node |
 | task constraints | works: maxWallClockTime, maxTaskRetryCount (up to 1000; -1 is no limit); retentionTime (of the files on each node that the task ran on; 7 days if not given) |
 | task multiInstanceSettings | works: numberOfInstances; coordinationCommandLine runs on every node before the launch, for up to 60 s, and must succeed. Without gangway.mpi the command line runs once, on the first node; with it, it is the program of every rank |
-| task gangway | works: mpi launch ranks ranksPerNode coresPerRank gpusPerRank memPerRank (bytes) oversubscribe via bind threads smt optimize noGreedy switches switchesWait spread distribution network setup bcast workdir killGrace launchDeadline onNodeLoss. In PUT, absent keeps and null clears; a change holds for the attempts to come, is refused (409) while one runs or when the task came by gangway submit, and (400) when no node could ever run it. array: not yet, refused |
+| task gangway | works: mpi launch ranks ranksPerNode coresPerRank gpusPerRank memPerRank (bytes) oversubscribe via bind threads smt optimize noGreedy preflight switches switchesWait spread distribution network setup bcast workdir killGrace launchDeadline onNodeLoss. In PUT, absent keeps and null clears; a change holds for the attempts to come, is refused (409) while one runs or when the task came by gangway submit, and (400) when no node could ever run it. array: not yet, refused |
 | task affinityInfo | kept, without effect |
 | task userIdentity | a task runs as the node user of its job's owner; anything else is refused |
 | task dependsOn, exitConditions | not yet: refused, unless they say nothing |

@@ -290,7 +290,7 @@ func checkSpec(s job.TaskSpec) error {
 		"id": "id", "command": "commandLine", "env": "environmentSettings", "time": "constraints.maxWallClockTime", "retention": "constraints.retentionTime", "retries": "constraints.maxTaskRetryCount",
 		"nodes": "multiInstanceSettings.numberOfInstances", "cores-per-rank": "requiredSlots", "ranks": "gangway.ranks", "ranks-per-node": "gangway.ranksPerNode",
 		"gpus-per-rank": "gangway.gpusPerRank", "mem-per-rank": "gangway.memPerRank", "mpi": "gangway.mpi", "via": "gangway.via", "bind": "gangway.bind",
-		"threads": "gangway.threads", "smt": "gangway.smt", "optimize": "gangway.optimize", "no-greedy": "gangway.noGreedy",
+		"threads": "gangway.threads", "smt": "gangway.smt", "optimize": "gangway.optimize", "no-greedy": "gangway.noGreedy", "preflight": "gangway.preflight",
 		"launch": "gangway.launch", "switches": "gangway.switches", "switches-wait": "gangway.switchesWait", "spread": "gangway.spread", "distribution": "gangway.distribution", "on-node-loss": "gangway.onNodeLoss", "kill-grace": "gangway.killGrace", "launch-deadline": "gangway.launchDeadline",
 		"range": "gangway.array", "workdir": "gangway.workdir",
 	}

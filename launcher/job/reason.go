@@ -51,6 +51,7 @@ const (
 	FailInternal       Code = "internal"
 	FailMPIRun         Code = "mpirun"
 	FailMemory         Code = "memory-limit"
+	FailPreflight      Code = "preflight"
 	FailInput          Code = "input" // another try would need the input that this one has read
 )
 

@@ -161,6 +161,8 @@ type TaskSpec struct {
 	Optimize string `json:"optimize,omitempty"`  // gpu or cpu: what decides how many ranks a NUMA node gets; "" is gpu
 	NoGreedy bool   `json:"no_greedy,omitempty"` // a rank stays within a NUMA node also when there are fewer ranks
 
+	Preflight string `json:"preflight,omitempty"` // off, fast or full: checks on the nodes before the start; "" is fast
+
 	Network string `json:"network,omitempty"` // data plane: an interface's name or a CIDR; "" chooses
 
 	TimeLimit      time.Duration `json:"time_limit,omitempty"`      // 0: none

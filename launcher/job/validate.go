@@ -131,6 +131,9 @@ func (c *checker) task(t TaskSpec) {
 	c.oneOf("via", t.Via, "auto", "mpirun", "pmi")
 	c.oneOf("bind", t.Bind, "auto", "core", "numa", "socket", "gpu", "none")
 	c.binding(t)
+	if t.Preflight != "" {
+		c.oneOf("preflight", t.Preflight, "off", "fast", "full")
+	}
 	c.oneOf("on-node-loss", string(t.OnNodeLoss), string(NodeLossRequeue), string(NodeLossFail), string(NodeLossWait))
 	c.number("switches", t.Switches, 0, 1<<16)
 	c.duration("switches-wait", t.SwitchesWait)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"gangway/launcher/job"
+	"gangway/topology/yamltree"
 )
 
 // maxValues bounds what a file's values come to, in bytes, once aliases and
@@ -20,15 +21,15 @@ type decoder struct {
 	file   string
 	open   func(path string) ([]byte, error) // nil: files can't be read
 	keys   map[string]taskKey
-	faults []fault
+	faults []yamltree.Fault
 	left   int // of maxValues
 }
 
 // errSpent ends the decoding of a file that expands too far.
 var errSpent = errors.New("expands too far")
 
-func (d *decoder) bad(at place, hint, format string, args ...any) {
-	d.faults = append(d.faults, fault{at, fmt.Sprintf(format, args...), hint})
+func (d *decoder) bad(at yamltree.Place, hint, format string, args ...any) {
+	d.faults = append(d.faults, yamltree.Fault{At: at, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 // spend counts n bytes of values.
@@ -41,77 +42,77 @@ func (d *decoder) spend(n int) {
 // task is a task, or the defaults of all, while it is read.
 type task struct {
 	spec   job.TaskSpec
-	at     place
-	places map[string]place  // of the values of its keys
-	own    map[string]string // the keys it has itself, by field
-	gang   bool              // a key says so
-	script bool              // the command is a script
+	at     yamltree.Place
+	places map[string]yamltree.Place // of the values of its keys
+	own    map[string]string         // the keys it has itself, by field
+	gang   bool                      // a key says so
+	script bool                      // the command is a script
 	faults int
 	size   int // of its values, bytes
 }
 
 // job reads the whole file.
-func (d *decoder) job(root *node) (spec job.Spec) {
+func (d *decoder) job(root *yamltree.Node) (spec job.Spec) {
 	defer func() {
 		if r := recover(); r == errSpent {
-			d.bad(root.at, "use an array, or fewer aliases and defaults", "the file's values come to more than %d MiB once aliases and defaults are in place", maxValues>>20)
+			d.bad(root.At, "use an array, or fewer aliases and defaults", "the file's values come to more than %d MiB once aliases and defaults are in place", maxValues>>20)
 		} else if r != nil {
 			panic(r)
 		}
 	}()
-	places := map[string]place{"": root.at, "id": root.at, "tasks": root.at}
-	var defaults, list *node
+	places := map[string]yamltree.Place{"": root.At, "id": root.At, "tasks": root.At}
+	var defaults, list *yamltree.Node
 	failed := map[string]bool{}
-	for _, p := range root.pairs {
+	for _, p := range root.Pairs {
 		var err error
-		switch p.key {
+		switch p.Key {
 		case "job":
-			spec.ID, err = d.text(p.value)
-			places["id"] = p.value.at
+			spec.ID, err = d.text(p.Value)
+			places["id"] = p.Value.At
 			failed["id"] = err != nil
 		case "priority":
-			err = number(&spec.Priority)(d, nil, p.value)
-			places["priority"] = p.value.at
+			err = number(&spec.Priority)(d, nil, p.Value)
+			places["priority"] = p.Value.At
 		case "pool":
-			spec.Pool, err = d.text(p.value)
-			places["pool"] = p.value.at
+			spec.Pool, err = d.text(p.Value)
+			places["pool"] = p.Value.At
 		case "defaults":
-			defaults = p.value
+			defaults = p.Value
 		case "tasks":
-			list = p.value
-			places["tasks"] = p.value.at
+			list = p.Value
+			places["tasks"] = p.Value.At
 		default:
 			d.unknownJobKey(p)
 		}
-		d.failed(p.value.at, p.key, err)
+		d.failed(p.Value.At, p.Key, err)
 	}
-	if _, ok := places["id"]; ok && spec.ID == "" && !failed["id"] && !slices.ContainsFunc(root.pairs, func(p pair) bool { return p.key == "job" }) {
-		d.bad(root.at, "add a line job: NAME", "the job has no name")
+	if _, ok := places["id"]; ok && spec.ID == "" && !failed["id"] && !slices.ContainsFunc(root.Pairs, func(p yamltree.Pair) bool { return p.Key == "job" }) {
+		d.bad(root.At, "add a line job: NAME", "the job has no name")
 		failed["id"] = true
 	}
 	base := d.defaults(defaults)
-	tasks := d.tasks(list, base, root.at)
+	tasks := d.tasks(list, base, root.At)
 	for _, t := range tasks {
 		spec.Tasks = append(spec.Tasks, t.spec)
 	}
-	failed["tasks"] = list == nil || list.kind != sequence || len(list.items) == 0
+	failed["tasks"] = list == nil || list.Kind != yamltree.Sequence || len(list.Items) == 0
 	d.validate(spec, tasks, places, failed)
 	return spec
 }
 
 // defaults reads the keys that hold for all tasks.
-func (d *decoder) defaults(n *node) task {
-	t := task{places: map[string]place{}, own: map[string]string{}}
+func (d *decoder) defaults(n *yamltree.Node) task {
+	t := task{places: map[string]yamltree.Place{}, own: map[string]string{}}
 	switch {
 	case n == nil:
 		return t
-	case n.kind != mapping:
-		d.bad(n.at, "write keys of tasks below it, such as nodes: 2", "defaults: must be a mapping, but this is %s", n.kind)
+	case n.Kind != yamltree.Mapping:
+		d.bad(n.At, "write keys of tasks below it, such as nodes: 2", "defaults: must be a mapping, but this is %s", n.Kind)
 		return t
 	}
-	for _, p := range n.pairs {
-		if p.key == "name" || p.key == "id" {
-			d.bad(p.at, "leave it out", "defaults can't name a task")
+	for _, p := range n.Pairs {
+		if p.Key == "name" || p.Key == "id" {
+			d.bad(p.At, "leave it out", "defaults can't name a task")
 			continue
 		}
 		d.taskKey(&t, p)
@@ -121,30 +122,30 @@ func (d *decoder) defaults(n *node) task {
 }
 
 // tasks reads the list of tasks.
-func (d *decoder) tasks(n *node, base task, at place) []task {
+func (d *decoder) tasks(n *yamltree.Node, base task, at yamltree.Place) []task {
 	const hint = "list the tasks below it, each beginning with - name: NAME"
 	switch {
 	case n == nil:
 		d.bad(at, "add a line tasks: and "+hint, "the job has no tasks")
 		return nil
-	case n.kind != sequence:
-		d.bad(n.at, hint, "tasks: must be a list, but this is %s", n.kind)
+	case n.Kind != yamltree.Sequence:
+		d.bad(n.At, hint, "tasks: must be a list, but this is %s", n.Kind)
 		return nil
-	case len(n.items) == 0:
-		d.bad(n.at, hint, "the job has no tasks")
+	case len(n.Items) == 0:
+		d.bad(n.At, hint, "the job has no tasks")
 		return nil
 	}
 	var out []task
-	for _, item := range n.items {
+	for _, item := range n.Items {
 		t := base
-		t.at, t.places, t.own = item.at, maps.Clone(base.places), map[string]string{}
+		t.at, t.places, t.own = item.At, maps.Clone(base.places), map[string]string{}
 		t.spec.Env = slices.Clone(base.spec.Env)
 		d.spend(base.size + 64)
-		if item.kind != mapping {
-			d.bad(item.at, "write - name: NAME, and the task's other keys below name", "a task must be a mapping, but this is %s", item.kind)
+		if item.Kind != yamltree.Mapping {
+			d.bad(item.At, "write - name: NAME, and the task's other keys below name", "a task must be a mapping, but this is %s", item.Kind)
 			t.faults++
 		}
-		for _, p := range item.pairs {
+		for _, p := range item.Pairs {
 			d.taskKey(&t, p)
 		}
 		if t.spec.ID == "" && t.faults == 0 {
@@ -158,8 +159,8 @@ func (d *decoder) tasks(n *node, base task, at place) []task {
 }
 
 // taskKey reads one key of a task.
-func (d *decoder) taskKey(t *task, p pair) {
-	k, ok := d.keys[p.key]
+func (d *decoder) taskKey(t *task, p yamltree.Pair) {
+	k, ok := d.keys[p.Key]
 	if !ok {
 		d.unknownTaskKey(p)
 		t.faults++
@@ -167,13 +168,13 @@ func (d *decoder) taskKey(t *task, p pair) {
 	}
 	before, field := len(d.faults), k.field()
 	if first, twice := t.own[field]; twice {
-		d.bad(p.at, "keep one of the two", "%s: says the same as %s:, which is here too", p.key, first)
+		d.bad(p.At, "keep one of the two", "%s: says the same as %s:, which is here too", p.Key, first)
 	}
-	t.own[field] = p.key
+	t.own[field] = p.Key
 	left := d.left
-	t.places[field] = p.value.at
+	t.places[field] = p.Value.At
 	t.gang = t.gang || k.gang
-	d.failed(p.value.at, p.key, k.set(d, t, p.value))
+	d.failed(p.Value.At, p.Key, k.set(d, t, p.Value))
 	t.size += left - d.left
 	t.faults += len(d.faults) - before
 }
@@ -196,13 +197,13 @@ func (d *decoder) finish(t *task) {
 
 // validate adds what the specification as a whole has against it. Parts that
 // could not be read are left out: what follows from them helps no one.
-func (d *decoder) validate(spec job.Spec, tasks []task, places map[string]place, failed map[string]bool) {
+func (d *decoder) validate(spec job.Spec, tasks []task, places map[string]yamltree.Place, failed map[string]bool) {
 	var problems job.Problems
 	if !errors.As(job.Validate(spec), &problems) {
 		return
 	}
 	for _, p := range problems {
-		field, at, known := p.Field, place{}, false
+		field, at, known := p.Field, yamltree.Place{}, false
 		if rest, ok := strings.CutPrefix(field, "tasks["); ok {
 			number, rest, _ := strings.Cut(rest, "].")
 			i, err := strconv.Atoi(number)
@@ -240,17 +241,17 @@ func (d *decoder) inTasks(text string, tasks []task) string {
 	if !ok || !closed || err != nil || i >= len(tasks) {
 		return text
 	}
-	return fmt.Sprintf("%sthe task in line %d%s", before, tasks[i].at.line, after)
+	return fmt.Sprintf("%sthe task in line %d%s", before, tasks[i].at.Line, after)
 }
 
 // failed adds a value's error: its text, and what would be right after it.
-func (d *decoder) failed(at place, key string, err error) {
+func (d *decoder) failed(at yamltree.Place, key string, err error) {
 	if err == nil {
 		return
 	}
 	var v valueError
 	if errors.As(err, &v) {
-		if v.at != (place{}) {
+		if v.at != (yamltree.Place{}) {
 			at = v.at
 		}
 		d.bad(at, v.hint, "%s: %s", key, v.what)
@@ -262,19 +263,19 @@ func (d *decoder) failed(at place, key string, err error) {
 // valueError is what is wrong with a value.
 type valueError struct {
 	what, hint string
-	at         place // zero: where the value is
+	at         yamltree.Place // zero: where the value is
 }
 
 func (e valueError) Error() string { return e.what }
 
 // text returns a scalar's text.
-func (d *decoder) text(n *node) (string, error) {
-	switch n.kind {
-	case null:
-		return "", valueError{what: "there is no value", hint: `give one, or remove the line; "" is the empty text`, at: n.at}
-	case scalar:
-		d.spend(len(n.text) + 16)
-		return n.text, nil
+func (d *decoder) text(n *yamltree.Node) (string, error) {
+	switch n.Kind {
+	case yamltree.Null:
+		return "", valueError{what: "there is no value", hint: `give one, or remove the line; "" is the empty text`, at: n.At}
+	case yamltree.Scalar:
+		d.spend(len(n.Text) + 16)
+		return n.Text, nil
 	}
-	return "", valueError{what: fmt.Sprintf("must be a single value, but this is %s", n.kind), at: n.at}
+	return "", valueError{what: fmt.Sprintf("must be a single value, but this is %s", n.Kind), at: n.At}
 }

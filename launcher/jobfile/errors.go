@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"gangway/topology/yamltree"
 )
 
 // maxProblems is how many problems are told at once: more is noise, since one
@@ -54,31 +56,21 @@ func (e *Errors) Error() string {
 	return strings.Join(parts, "\n")
 }
 
-// place is a position in the text. Lines and columns count from 1, columns in
-// characters. The zero place is the file's beginning.
-type place struct{ line, column int }
-
-// fault is a problem before it is shown.
-type fault struct {
-	at            place
-	message, hint string
-}
-
 // report makes the error for faults in text, which is clean; nil if there are
 // none. Of several faults in one place the first is told: the others follow
 // from it, or are those of defaults, met again by each task.
-func report(file string, text string, faults []fault) error {
+func report(file string, text string, faults []yamltree.Fault) error {
 	if len(faults) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(faults, func(a, b fault) int {
-		return cmp.Or(cmp.Compare(a.at.line, b.at.line), cmp.Compare(a.at.column, b.at.column))
+	slices.SortStableFunc(faults, func(a, b yamltree.Fault) int {
+		return cmp.Or(cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Column, b.At.Column))
 	})
-	faults = slices.CompactFunc(faults, func(a, b fault) bool { return a.at == b.at })
+	faults = slices.CompactFunc(faults, func(a, b yamltree.Fault) bool { return a.At == b.At })
 	e := &Errors{Omitted: max(0, len(faults)-maxProblems)}
 	wanted := map[int]string{}
 	for _, f := range faults[:min(len(faults), maxProblems)] {
-		wanted[f.at.line] = ""
+		wanted[f.At.Line] = ""
 	}
 	last, n := 1, 0
 	for line := range strings.SplitSeq(text, "\n") {
@@ -89,11 +81,11 @@ func report(file string, text string, faults []fault) error {
 		last = n
 	}
 	for _, f := range faults[:min(len(faults), maxProblems)] {
-		f.at.line = min(max(f.at.line, 1), last)
-		f.at.column = min(max(f.at.column, 1), utf8.RuneCountInString(wanted[f.at.line])+1)
+		f.At.Line = min(max(f.At.Line, 1), last)
+		f.At.Column = min(max(f.At.Column, 1), utf8.RuneCountInString(wanted[f.At.Line])+1)
 		e.Problems = append(e.Problems, Problem{
-			File: visible(file), Line: f.at.line, Column: f.at.column,
-			Message: visible(f.message), Excerpt: excerpt(wanted[f.at.line], f.at), Hint: visible(f.hint),
+			File: visible(file), Line: f.At.Line, Column: f.At.Column,
+			Message: visible(f.Message), Excerpt: excerpt(wanted[f.At.Line], f.At), Hint: visible(f.Hint),
 		})
 	}
 	return e
@@ -103,9 +95,9 @@ func report(file string, text string, faults []fault) error {
 const excerptWidth = 90
 
 // excerpt shows a line with a caret below the column, cut around it when long.
-func excerpt(line string, at place) string {
+func excerpt(line string, at yamltree.Place) string {
 	runes := []rune(strings.TrimRight(visible(line), " "))
-	column := at.column - 1
+	column := at.Column - 1
 	if from := column - excerptWidth*2/3; len(runes) > excerptWidth && from > 0 {
 		from = min(from, len(runes)-excerptWidth)
 		runes = append([]rune("…"), runes[from+1:]...)
@@ -114,7 +106,7 @@ func excerpt(line string, at place) string {
 	if len(runes) > excerptWidth {
 		runes = append(runes[:excerptWidth-1], '…')
 	}
-	number := fmt.Sprintf("%5d", at.line)
+	number := fmt.Sprintf("%5d", at.Line)
 	return number + " | " + string(runes) + "\n" +
 		strings.Repeat(" ", len(number)) + " | " + strings.Repeat(" ", max(column, 0)) + "^"
 }

@@ -141,6 +141,7 @@ func (w *writer) task(t job.TaskSpec) {
 	w.number("smt", t.SMT)
 	w.word("optimize", t.Optimize)
 	w.flag("no-greedy", t.NoGreedy)
+	w.word("preflight", t.Preflight)
 	w.word("distribution", string(t.Distribution))
 	if t.Switches > 0 {
 		v := strconv.Itoa(t.Switches)

@@ -86,6 +86,7 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	s.Oversubscribe, s.Bcast = rapid.Bool().Draw(t, "oversubscribe"), rapid.Bool().Draw(t, "bcast")
 	s.MPI, s.Launch = pick("mpi", "auto", "none", "openmpi"), job.Launch(pick("launch", "ranks", "primary"))
 	s.Via, s.Bind, s.Network = pick("via", "auto", "pmi"), pick("bind", "core", "none"), pick("network", "ib0", "10.0.0.0/8")
+	s.Preflight = pick("preflight", "off", "fast", "full")
 	if s.Launch != job.LaunchPrimary {
 		s.Threads = number("threads", 1<<16)
 		if s.Bind != "none" {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"gangway/launcher/job"
+	"gangway/topology/yamltree"
 )
 
 // Parse reads the text of a job file; name is the file's, for messages. A file
@@ -66,7 +67,7 @@ func readAtMost(path string, n int64) ([]byte, error) {
 func parse(name string, raw []byte, open func(string) ([]byte, error)) (job.Spec, error) {
 	text, f := clean(raw)
 	if f != nil {
-		return job.Spec{}, report(name, text, []fault{*f})
+		return job.Spec{}, report(name, text, []yamltree.Fault{*f})
 	}
 	root, faults := read(text)
 	d := &decoder{file: name, open: open, faults: faults, left: maxValues, keys: map[string]taskKey{}}
@@ -76,10 +77,10 @@ func parse(name string, raw []byte, open func(string) ([]byte, error)) (job.Spec
 	var spec job.Spec
 	switch {
 	case root == nil && len(faults) == 0:
-		d.bad(place{1, 1}, "begin with the lines job: NAME and tasks:", "the file describes no job")
+		d.bad(yamltree.Place{Line: 1, Column: 1}, "begin with the lines job: NAME and tasks:", "the file describes no job")
 	case root == nil:
-	case root.kind != mapping:
-		d.bad(root.at, "begin with the lines job: NAME and tasks:", "a job file is a mapping, but this is %s", root.kind)
+	case root.Kind != yamltree.Mapping:
+		d.bad(root.At, "begin with the lines job: NAME and tasks:", "a job file is a mapping, but this is %s", root.Kind)
 	default:
 		spec = d.job(root)
 	}

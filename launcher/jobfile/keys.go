@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/topology/yamltree"
 )
 
 // maxScript is the size of a set-up script, in bytes.
@@ -21,7 +22,7 @@ type taskKey struct {
 	name string
 	what string // job.Validate's name of the field, if it is another
 	gang bool   // the key makes the task a gang
-	set  func(d *decoder, t *task, n *node) error
+	set  func(d *decoder, t *task, n *yamltree.Node) error
 }
 
 func (k taskKey) field() string {
@@ -69,6 +70,7 @@ func taskKeys() []taskKey {
 		{name: "smt", set: count(func(s *job.TaskSpec) *int { return &s.SMT })},
 		{name: "optimize", set: word(func(s *job.TaskSpec) *string { return &s.Optimize })},
 		{name: "no-greedy", set: boolean(func(s *job.TaskSpec) *bool { return &s.NoGreedy })},
+		{name: "preflight", set: word(func(s *job.TaskSpec) *string { return &s.Preflight })},
 		{name: "switches", gang: true, set: setSwitches},
 		{name: "spread", gang: true, set: word(func(s *job.TaskSpec) *job.Spread { return &s.Spread })},
 		{name: "distribution", gang: true, set: word(func(s *job.TaskSpec) *job.Distribution { return &s.Distribution })},
@@ -132,28 +134,28 @@ func otherWord(key string) string {
 	return ""
 }
 
-func (d *decoder) unknownJobKey(p pair) {
-	_, isTask := d.keys[p.key]
-	switch other := otherWord(p.key); {
+func (d *decoder) unknownJobKey(p yamltree.Pair) {
+	_, isTask := d.keys[p.Key]
+	switch other := otherWord(p.Key); {
 	case isTask:
-		d.bad(p.at, "put it below a task in tasks:, or below defaults: for all tasks", "%s: belongs to a task, not to the job", p.key)
-	case slices.Contains(later(), p.key):
-		d.bad(p.at, "remove it", "%s: is not yet in this version", p.key)
+		d.bad(p.At, "put it below a task in tasks:, or below defaults: for all tasks", "%s: belongs to a task, not to the job", p.Key)
+	case slices.Contains(later(), p.Key):
+		d.bad(p.At, "remove it", "%s: is not yet in this version", p.Key)
 	case other != "" && !slices.Contains(jobKeys(), other):
-		d.bad(p.at, "write "+other+": below a task or defaults:", "%s: is not a key of a job", quote(p.key))
+		d.bad(p.At, "write "+other+": below a task or defaults:", "%s: is not a key of a job", quote(p.Key))
 	default:
 		d.unknown(p, "a job", jobKeys())
 	}
 }
 
-func (d *decoder) unknownTaskKey(p pair) {
+func (d *decoder) unknownTaskKey(p yamltree.Pair) {
 	switch {
-	case p.key == "stdin":
-		d.bad(p.at, "redirect it in a script: ./program < input", "stdin: a job's tasks have no standard input")
-	case slices.Contains(jobKeys(), p.key):
-		d.bad(p.at, "put it at the beginning of a line, beside tasks:", "%s: belongs to the job, not to a task", p.key)
-	case slices.Contains(later(), p.key):
-		d.bad(p.at, "remove it", "%s: is not yet in this version", p.key)
+	case p.Key == "stdin":
+		d.bad(p.At, "redirect it in a script: ./program < input", "stdin: a job's tasks have no standard input")
+	case slices.Contains(jobKeys(), p.Key):
+		d.bad(p.At, "put it at the beginning of a line, beside tasks:", "%s: belongs to the job, not to a task", p.Key)
+	case slices.Contains(later(), p.Key):
+		d.bad(p.At, "remove it", "%s: is not yet in this version", p.Key)
 	default:
 		var names []string
 		for _, k := range taskKeys() {
@@ -164,18 +166,18 @@ func (d *decoder) unknownTaskKey(p pair) {
 }
 
 // unknown tells of a key that has no meaning, and which one may be meant.
-func (d *decoder) unknown(p pair, of string, names []string) {
+func (d *decoder) unknown(p yamltree.Pair, of string, names []string) {
 	hint := "known are " + strings.Join(names, ", ")
-	if near := nearest(p.key, names); near != "" {
+	if near := nearest(p.Key, names); near != "" {
 		hint = "perhaps " + near + ":"
 	}
-	if other := otherWord(p.key); other != "" {
+	if other := otherWord(p.Key); other != "" {
 		hint = "gangway calls it " + other + ":"
 		if slices.Contains(later(), other) {
 			hint += ", which is not yet in this version"
 		}
 	}
-	d.bad(p.at, hint, "%s is not a key of %s", quote(p.key), of)
+	d.bad(p.At, hint, "%s is not a key of %s", quote(p.Key), of)
 }
 
 // nearest returns the name that a typing mistake away is key, "" if none is.
@@ -219,16 +221,16 @@ func distance(a, b string) int {
 }
 
 // word reads a text.
-func word[T ~string](field func(*job.TaskSpec) *T) func(*decoder, *task, *node) error {
-	return func(d *decoder, t *task, n *node) error {
+func word[T ~string](field func(*job.TaskSpec) *T) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, t *task, n *yamltree.Node) error {
 		s, err := d.text(n)
 		*field(&t.spec) = T(s)
 		return err
 	}
 }
 
-func boolean(field func(*job.TaskSpec) *bool) func(*decoder, *task, *node) error {
-	return func(d *decoder, t *task, n *node) error {
+func boolean(field func(*job.TaskSpec) *bool) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, t *task, n *yamltree.Node) error {
 		s, err := d.text(n)
 		if err != nil {
 			return err
@@ -240,8 +242,8 @@ func boolean(field func(*job.TaskSpec) *bool) func(*decoder, *task, *node) error
 	}
 }
 
-func number(v *int) func(*decoder, *task, *node) error {
-	return func(d *decoder, _ *task, n *node) error {
+func number(v *int) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, _ *task, n *yamltree.Node) error {
 		s, err := d.text(n)
 		if err != nil {
 			return err
@@ -253,14 +255,14 @@ func number(v *int) func(*decoder, *task, *node) error {
 	}
 }
 
-func integer(field func(*job.TaskSpec) *int) func(*decoder, *task, *node) error {
-	return func(d *decoder, t *task, n *node) error { return number(field(&t.spec))(d, t, n) }
+func integer(field func(*job.TaskSpec) *int) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, t *task, n *yamltree.Node) error { return number(field(&t.spec))(d, t, n) }
 }
 
 // count reads a number from 1: where 0 has a meaning, leaving the key out has
 // the same.
-func count(field func(*job.TaskSpec) *int) func(*decoder, *task, *node) error {
-	return func(d *decoder, t *task, n *node) error {
+func count(field func(*job.TaskSpec) *int) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, t *task, n *yamltree.Node) error {
 		err := integer(field)(d, t, n)
 		if v := *field(&t.spec); err == nil && v < 1 {
 			return valueError{what: fmt.Sprintf("%d is out of range", v), hint: "write a number from 1"}
@@ -269,8 +271,8 @@ func count(field func(*job.TaskSpec) *int) func(*decoder, *task, *node) error {
 	}
 }
 
-func duration(field func(*job.TaskSpec) *time.Duration) func(*decoder, *task, *node) error {
-	return func(d *decoder, t *task, n *node) error {
+func duration(field func(*job.TaskSpec) *time.Duration) func(*decoder, *task, *yamltree.Node) error {
+	return func(d *decoder, t *task, n *yamltree.Node) error {
 		s, err := d.text(n)
 		if err != nil {
 			return err

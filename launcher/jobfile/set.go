@@ -8,10 +8,11 @@ import (
 	"unicode/utf8"
 
 	"gangway/launcher/job"
+	"gangway/topology/yamltree"
 )
 
 // setArray reads a number of elements, or a first and a last index.
-func setArray(d *decoder, t *task, n *node) error {
+func setArray(d *decoder, t *task, n *yamltree.Node) error {
 	s, err := d.text(n)
 	if err != nil {
 		return err
@@ -37,14 +38,14 @@ func setArray(d *decoder, t *task, n *node) error {
 }
 
 // setCommand reads a list of arguments, or a text that is split into words.
-func setCommand(d *decoder, t *task, n *node) error {
+func setCommand(d *decoder, t *task, n *yamltree.Node) error {
 	t.script = false
-	if n.kind == sequence {
+	if n.Kind == yamltree.Sequence {
 		t.spec.Command = nil
-		for _, item := range n.items {
+		for _, item := range n.Items {
 			s, err := d.text(item)
 			if err != nil {
-				return valueError{what: "an argument is not a single value", hint: "write arguments as texts, in quotes if need be", at: item.at}
+				return valueError{what: "an argument is not a single value", hint: "write arguments as texts, in quotes if need be", at: item.At}
 			}
 			t.spec.Command = append(t.spec.Command, s)
 		}
@@ -71,7 +72,7 @@ func isAssignment(word string) bool {
 }
 
 // setScript reads a script, which becomes a shell's argument.
-func setScript(d *decoder, t *task, n *node) error {
+func setScript(d *decoder, t *task, n *yamltree.Node) error {
 	s, err := d.text(n)
 	if err != nil {
 		return err
@@ -103,40 +104,40 @@ func setScript(d *decoder, t *task, n *node) error {
 }
 
 // setPerNode reads numbers of ranks by node: a mapping, or a list of them.
-func setPerNode(d *decoder, t *task, n *node) error {
-	list := []*node{n}
-	if n.kind == sequence {
-		list = n.items
+func setPerNode(d *decoder, t *task, n *yamltree.Node) error {
+	list := []*yamltree.Node{n}
+	if n.Kind == yamltree.Sequence {
+		list = n.Items
 	}
 	t.spec.PerNode = nil
 	for _, item := range list {
-		if item.kind != mapping || len(item.pairs) == 0 {
-			return valueError{what: "must name nodes and their ranks", hint: "write {n1: 4, n2: 2}", at: item.at}
+		if item.Kind != yamltree.Mapping || len(item.Pairs) == 0 {
+			return valueError{what: "must name nodes and their ranks", hint: "write {n1: 4, n2: 2}", at: item.At}
 		}
-		for _, p := range item.pairs {
-			s, err := d.text(p.value)
+		for _, p := range item.Pairs {
+			s, err := d.text(p.Value)
 			if err != nil {
 				return err
 			}
-			if strings.ContainsAny(p.key, "[,]") {
-				return valueError{what: quote(p.key) + " is not the name of one node", hint: "write a line for each node", at: p.at}
+			if strings.ContainsAny(p.Key, "[,]") {
+				return valueError{what: quote(p.Key) + " is not the name of one node", hint: "write a line for each node", at: p.At}
 			}
 			ranks, err := parseInt(s)
 			if err != nil {
-				return valueError{what: err.Error(), hint: "write a number of ranks such as 4", at: p.value.at}
+				return valueError{what: err.Error(), hint: "write a number of ranks such as 4", at: p.Value.At}
 			}
 			if ranks < 1 {
-				return valueError{what: fmt.Sprintf("%s has %d ranks", quote(p.key), ranks), hint: "write a number from 1, or leave the node out", at: p.value.at}
+				return valueError{what: fmt.Sprintf("%s has %d ranks", quote(p.Key), ranks), hint: "write a number from 1, or leave the node out", at: p.Value.At}
 			}
-			d.spend(len(p.key) + 32)
-			t.places[fmt.Sprintf("per-node[%d]", len(t.spec.PerNode))] = p.value.at
-			t.spec.PerNode = append(t.spec.PerNode, job.NodeRanks{Node: p.key, Ranks: ranks})
+			d.spend(len(p.Key) + 32)
+			t.places[fmt.Sprintf("per-node[%d]", len(t.spec.PerNode))] = p.Value.At
+			t.spec.PerNode = append(t.spec.PerNode, job.NodeRanks{Node: p.Key, Ranks: ranks})
 		}
 	}
 	return nil
 }
 
-func setMemory(d *decoder, t *task, n *node) error {
+func setMemory(d *decoder, t *task, n *yamltree.Node) error {
 	s, err := d.text(n)
 	if err != nil {
 		return err
@@ -148,7 +149,7 @@ func setMemory(d *decoder, t *task, n *node) error {
 }
 
 // setSwitches reads Slurm's --switches: a number, and how long to wait for it.
-func setSwitches(d *decoder, t *task, n *node) error {
+func setSwitches(d *decoder, t *task, n *yamltree.Node) error {
 	s, err := d.text(n)
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func setSwitches(d *decoder, t *task, n *node) error {
 	return nil
 }
 
-func setWorkDir(d *decoder, t *task, n *node) error {
+func setWorkDir(d *decoder, t *task, n *yamltree.Node) error {
 	s, err := d.text(n)
 	if err != nil {
 		return err
@@ -172,38 +173,38 @@ func setWorkDir(d *decoder, t *task, n *node) error {
 }
 
 // setEnv reads variables and adds them to those of the defaults.
-func setEnv(d *decoder, t *task, n *node) error {
-	if n.kind != mapping {
-		return valueError{what: fmt.Sprintf("must be a mapping, but this is %s", n.kind), hint: "write NAME: value, one a line", at: n.at}
+func setEnv(d *decoder, t *task, n *yamltree.Node) error {
+	if n.Kind != yamltree.Mapping {
+		return valueError{what: fmt.Sprintf("must be a mapping, but this is %s", n.Kind), hint: "write NAME: value, one a line", at: n.At}
 	}
 	place := make(map[string]int, len(t.spec.Env))
 	for i, e := range t.spec.Env {
 		name, _, _ := strings.Cut(e, "=")
 		place[name] = i
 	}
-	for _, p := range n.pairs {
-		if !isName(p.key) {
-			return valueError{what: quote(p.key) + " can't be the name of a variable", hint: "names have letters, digits and _, and don't begin with a digit", at: p.at}
+	for _, p := range n.Pairs {
+		if !isName(p.Key) {
+			return valueError{what: quote(p.Key) + " can't be the name of a variable", hint: "names have letters, digits and _, and don't begin with a digit", at: p.At}
 		}
-		s, err := d.text(p.value)
+		s, err := d.text(p.Value)
 		if err != nil {
 			return err
 		}
-		d.spend(len(p.key) + 32)
-		if i, ok := place[p.key]; ok {
-			t.spec.Env[i] = p.key + "=" + s
+		d.spend(len(p.Key) + 32)
+		if i, ok := place[p.Key]; ok {
+			t.spec.Env[i] = p.Key + "=" + s
 			continue
 		}
-		place[p.key] = len(t.spec.Env)
-		t.spec.Env = append(t.spec.Env, p.key+"="+s)
+		place[p.Key] = len(t.spec.Env)
+		t.spec.Env = append(t.spec.Env, p.Key+"="+s)
 	}
 	return nil
 }
 
 // setSetup reads a script that is sourced first: its text, or {file: PATH}, or
 // {name: NAME, script: TEXT}.
-func setSetup(d *decoder, t *task, n *node) error {
-	if n.kind != mapping {
+func setSetup(d *decoder, t *task, n *yamltree.Node) error {
+	if n.Kind != yamltree.Mapping {
 		s, err := d.text(n)
 		if err != nil {
 			return err
@@ -212,31 +213,31 @@ func setSetup(d *decoder, t *task, n *node) error {
 			return valueError{what: quote(s) + " reads as the name of a file, but setup: takes the script itself",
 				hint: "write setup: {file: " + s + "} to source a file, or a line . " + s + " to have the node find it"}
 		}
-		return t.setup(fmt.Sprintf("%s:%d", d.file, n.at.line), []byte(s))
+		return t.setup(fmt.Sprintf("%s:%d", d.file, n.At.Line), []byte(s))
 	}
 	var name, script string
 	named := false
-	for _, p := range n.pairs {
-		s, err := d.text(p.value)
+	for _, p := range n.Pairs {
+		s, err := d.text(p.Value)
 		if err != nil {
 			return err
 		}
-		switch p.key {
+		switch p.Key {
 		case "file":
-			if len(n.pairs) > 1 {
-				return valueError{what: "file: stands alone", hint: "remove the other keys", at: p.at}
+			if len(n.Pairs) > 1 {
+				return valueError{what: "file: stands alone", hint: "remove the other keys", at: p.At}
 			}
-			return d.setupFile(t, s, p.value.at)
+			return d.setupFile(t, s, p.Value.At)
 		case "name":
 			name, named = s, true
 		case "script":
 			script = s
 		default:
-			return valueError{what: quote(p.key) + " has no meaning here", hint: "known are file, or name and script", at: p.at}
+			return valueError{what: quote(p.Key) + " has no meaning here", hint: "known are file, or name and script", at: p.At}
 		}
 	}
 	if !named {
-		name = fmt.Sprintf("%s:%d", d.file, n.at.line)
+		name = fmt.Sprintf("%s:%d", d.file, n.At.Line)
 	}
 	return t.setup(name, []byte(script))
 }
@@ -249,7 +250,7 @@ func looksLikeFile(s string) bool {
 		(strings.ContainsRune(s, '/') || strings.HasSuffix(s, ".sh") || strings.HasSuffix(s, ".bash"))
 }
 
-func (d *decoder) setupFile(t *task, path string, at place) error {
+func (d *decoder) setupFile(t *task, path string, at yamltree.Place) error {
 	if d.open == nil {
 		return valueError{what: "files can't be read here", hint: "put the script's text below setup: |", at: at}
 	}

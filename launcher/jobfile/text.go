@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"gangway/topology/yamltree"
 )
 
 // MaxSize is the largest job file, in bytes.
@@ -13,18 +15,18 @@ const MaxSize = 10 << 20
 // clean makes the text what the YAML reader expects: without a byte order mark,
 // with lines that end in a line feed. What no job file may contain is a fault;
 // the text comes back anyway, for its excerpt.
-func clean(raw []byte) (string, *fault) {
+func clean(raw []byte) (string, *yamltree.Fault) {
+	at := yamltree.Place{Line: 1, Column: 1}
 	if len(raw) > MaxSize {
-		return "", &fault{place{1, 1}, fmt.Sprintf("the file has %d bytes: a job file has at most %d MiB", len(raw), MaxSize>>20),
-			"use an array, or several jobs"}
+		return "", &yamltree.Fault{At: at, Message: fmt.Sprintf("the file has %d bytes: a job file has at most %d MiB", len(raw), MaxSize>>20),
+			Hint: "use an array, or several jobs"}
 	}
 	if bytes.HasPrefix(raw, []byte{0xFF, 0xFE}) || bytes.HasPrefix(raw, []byte{0xFE, 0xFF}) {
-		return "", &fault{place{1, 1}, "the file is UTF-16", "save it as UTF-8"}
+		return "", &yamltree.Fault{At: at, Message: "the file is UTF-16", Hint: "save it as UTF-8"}
 	}
 	raw = bytes.TrimPrefix(raw, []byte("\uFEFF"))
 	text := strings.ReplaceAll(string(raw), "\r\n", "\n")
 	text = strings.ReplaceAll(text, "\r", "\n")
-	at := place{1, 1}
 	for i := 0; i < len(text); {
 		r, n := rune(text[i]), 1
 		if r >= utf8.RuneSelf {
@@ -32,14 +34,14 @@ func clean(raw []byte) (string, *fault) {
 		}
 		switch {
 		case r == utf8.RuneError && n == 1:
-			return strings.ToValidUTF8(text, "\uFFFD"), &fault{at, fmt.Sprintf("byte 0x%02X is not UTF-8", text[i]), "save the file as UTF-8"}
+			return strings.ToValidUTF8(text, "\uFFFD"), &yamltree.Fault{At: at, Message: fmt.Sprintf("byte 0x%02X is not UTF-8", text[i]), Hint: "save the file as UTF-8"}
 		case !printable(r):
-			return text, &fault{at, fmt.Sprintf("character U+%04X is not allowed in YAML", r),
-				fmt.Sprintf(`remove it, or write it in double quotes as "\u%04x"`, r)}
+			return text, &yamltree.Fault{At: at, Message: fmt.Sprintf("character U+%04X is not allowed in YAML", r),
+				Hint: fmt.Sprintf(`remove it, or write it in double quotes as "\u%04x"`, r)}
 		case r == '\n':
-			at = place{at.line + 1, 0}
+			at = yamltree.Place{Line: at.Line + 1}
 		}
-		at.column++
+		at.Column++
 		i += n
 	}
 	return text, nil

@@ -273,3 +273,16 @@ func TestAllgatherSilence(t *testing.T) {
 		})
 	}
 }
+
+func FuzzAssemble(f *testing.F) {
+	f.Add(2, []byte{0, 0, 0, 1, 0, 0, 0, 1, 'b', 0, 0, 0, 0, 0, 0, 0, 1, 'a'})
+	f.Add(1, []byte{0, 0, 0, 0, 255, 255, 255, 255})
+	f.Add(1, []byte{255, 255, 255, 255, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, size int, b []byte) {
+		size = 1 + int(uint(size)%64)
+		whole, err := assemble(size, [][]byte{b})
+		if err == nil && len(whole) != len(b)-size*entryHead {
+			t.Errorf("%d members, %d bytes of entries: %d bytes", size, len(b), len(whole))
+		}
+	})
+}

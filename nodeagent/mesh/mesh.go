@@ -1,6 +1,6 @@
 // Package mesh connects the shims of a gang for the gang's life: small control
-// messages over a star whose centre is the primary (index 0), and byte streams
-// dialled directly between any two. Every connection is TLS 1.3 with the gang's
+// messages over a star whose centre is the primary (index 0), exchanges through a
+// tree, and byte streams dialled directly between any two. Every connection is TLS 1.3 with the gang's
 // key on both sides; strangers at the port are turned away and disturb nobody.
 //
 // A member whose connection ends is down at once; one that says nothing for

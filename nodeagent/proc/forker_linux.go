@@ -150,6 +150,9 @@ func (f *Forker) reap(seen map[int]uint64) map[int]uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fresh := map[int]uint64{}
+	if !zombies() {
+		return fresh
+	}
 	for _, pid := range childrenOf(os.Getpid(), nil) {
 		if f.kids[pid] {
 			continue

@@ -40,6 +40,8 @@ func helper(mode string, args []string) {
 		st, err := p.Wait()
 		fail(err)
 		os.Exit(st.ExitCode)
+	case "retitle":
+		retitled(args)
 	case "killfork": // kills while it forks and collects garbage
 		f := NewForker()
 		stop := make(chan struct{})

@@ -85,6 +85,9 @@ func KillByEnv(string, time.Duration, ...int) ([]int, error) {
 // Kill does nothing.
 func Kill([]int) {}
 
+// Retitle is unsupported.
+func Retitle(string, string) error { return unsupported("renaming a process") }
+
 // Alive is false.
 func Alive(int, string) bool { return false }
 

@@ -350,6 +350,7 @@ func (s *shim) part(outputEnd uint64) *wire.Result {
 			r.MaxRssBytes = max(r.MaxRssBytes, peak)
 		}
 	}
+	bound(r, tailsOf(len(s.peers)))
 	return r
 }
 
@@ -394,10 +395,11 @@ func (s *shim) conclude(late bool) {
 	own.ExitCode, own.Signal, own.FirstRank, own.FirstNode = v.code, v.signal, v.first, v.node
 	if s.cause != nil && v.code == 0 && v.signal == 0 {
 		own.ExitCode = codeOf(s.cause)
-		if lost := s.missingRanks(have); lost != "" {
+		if lost := s.missingRanks(have); lost != "" && s.cause.GetCode() != wire.FailureCode_FAILURE_PREFLIGHT {
 			own.Failure.Message += "; not heard of: rank " + lost
 		}
 	}
+	bound(own, resultTails)
 	s.record(own)
 }
 

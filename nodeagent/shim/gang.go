@@ -20,6 +20,7 @@ const (
 	msgAbort      = 'a' // member: a rank called MPI_Abort (gangExit: its status, why)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
+	// msgPreflight: preflight.go
 )
 
 // failWindow is how long a death by SIGKILL or SIGTERM waits for another
@@ -98,6 +99,10 @@ func (h meshHandler) Down(peer int, err error) {
 }
 
 func (h meshHandler) Stream(_ int, meta []byte, st mesh.Stream) {
+	if string(meta) == measureMeta {
+		serveMeasure(st)
+		return
+	}
 	h.s.runShell(st, string(meta))
 }
 
@@ -139,6 +144,8 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 	switch {
 	case kind == msgGo && from == 0 && !s.primary():
 		s.go_(string(body))
+	case kind == msgPreflight:
+		s.heardChecks(int(from), body)
 	case kind == msgRegistered && s.primary():
 		if s.gang.registered == nil {
 			s.gang.registered = map[uint32]bool{}

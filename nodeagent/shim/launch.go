@@ -97,12 +97,13 @@ func (s *shim) launch(l *wire.Launch) {
 		limit += 2 * time.Second
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	s.beginChecks()
 	s.wg.Go(func() {
 		defer cancel()
 		err := s.mesh.Join(ctx, peers, meshHandler{s})
 		s.post(func() { s.joined(err) })
 	})
-	if s.a.GetMpi() == string(mpi.None) && s.a.GetLaunch() == wire.LaunchMode_LAUNCH_RANKS {
+	if s.a.GetMpi() == string(mpi.None) && s.a.GetLaunch() == wire.LaunchMode_LAUNCH_RANKS && s.preflightMode() != preflightFull {
 		s.go_(viaDirect) // nothing to wait for: the primary can't decide otherwise
 	}
 }
@@ -146,7 +147,7 @@ func (s *shim) joined(err error) {
 		m()
 	}
 	s.gang.waiting = nil
-	if !s.primary() {
+	if !s.primary() || !s.checked() {
 		return
 	}
 	l, f := s.plan()

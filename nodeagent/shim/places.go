@@ -106,9 +106,10 @@ func (s *shim) wirePlaces(p *prepared) []*wire.RankPlace {
 
 // confine keeps what runs for the task on the granted cpus, also when it sets
 // its affinity anew. Where cgroups don't allow it, affinity is all there is: that
-// is how most nodes are, and no warning.
+// is how most nodes are, and no warning. A task that has the whole node can leave
+// nothing.
 func (s *shim) confine() {
-	if s.prep.cpus.IsEmpty() {
+	if s.prep.cpus.IsEmpty() || !s.node.Online.IsEmpty() && s.node.Online.Minus(s.prep.cpus).IsEmpty() {
 		return
 	}
 	g, err := proc.NewCPUGroup("gangway-"+s.a.GetId(), s.prep.cpus, s.memory)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gangway/mpi"
+	"gangway/mpi/preflight"
 	"gangway/nodeagent/mesh"
 	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
@@ -33,6 +34,7 @@ type prepared struct {
 	mpi     detection       // on the primary
 	mesh    *mesh.Mesh      // nil: a gang of one
 	task    *taskDir        // nil: output is streamed
+	facts   <-chan preflight.Facts
 }
 
 const (
@@ -111,6 +113,9 @@ func (s *shim) prepareAll(ctx context.Context) (*prepared, *wire.Failure) {
 	}
 	if err := checkProgram(p.program); err != nil {
 		return nil, s.hinted(programFailure(node, err))
+	}
+	if s.preflightMode() != preflightOff {
+		p.facts = s.gather(ctx, p)
 	}
 	if s.primary() {
 		if p.mpi, failure = s.detect(ctx, p); failure != nil {

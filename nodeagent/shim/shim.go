@@ -11,6 +11,7 @@
 //	detect.go   which MPI, by what the program links and what is on PATH
 //	launch.go   mesh, mpirun or the ranks themselves
 //	ranks.go    the ranks' side of the socket; rank.go is the wrapper
+//	preflight*.go  checks of the gang before it starts
 //	gang.go     what the members of a gang tell each other
 //	end.go      kill, verdict, result
 //
@@ -20,6 +21,7 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,9 +43,10 @@ import (
 // shim's fields belong to the goroutine of run, but for those that are set
 // before it starts and never again.
 type shim struct {
-	start *wire.ShimStart
-	a     *wire.Assignment
-	node  topology.Node
+	start    *wire.ShimStart
+	a        *wire.Assignment
+	node     topology.Node
+	nodeJSON []byte // that node is
 
 	box    *outbox
 	in     *stdin
@@ -76,6 +79,7 @@ type attempt struct {
 	memory     *proc.MemoryGroup
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
 	gang       gang
+	checks     checks
 	started    time.Time
 	ending     bool
 	killing    bool
@@ -103,16 +107,19 @@ func Main(ctx context.Context, first net.Conn) error {
 		_ = first.Close()
 		return fmt.Errorf("reading the assignment: %w", err)
 	}
+	return new(shim).serve(ctx, first, f)
+}
+
+// serve is Main once its first frame is there.
+func (s *shim) serve(ctx context.Context, first net.Conn, f *wire.Frame) error {
 	start := f.GetStart()
 	a := start.GetAssignment()
 	if a == nil {
 		_ = first.Close()
 		return errors.New("the agent's first frame is not an assignment")
 	}
-	s := &shim{
-		start: start, a: a, box: newOutbox(a.GetId(), a.GetName()), forker: proc.NewForker(),
-		events: make(chan func(), 64), done: make(chan struct{}), phase: wire.Phase_PHASE_PREPARING,
-	}
+	s.start, s.a, s.box, s.forker = start, a, newOutbox(a.GetId(), a.GetName()), proc.NewForker()
+	s.events, s.done, s.phase = make(chan func(), 64), make(chan struct{}), wire.Phase_PHASE_PREPARING
 	s.in = newStdin(s.box)
 	s.files = newReceiver(filepath.Join(a.GetNodeDir(), "bin"), s.box)
 	s.verdict.first = -1
@@ -345,7 +352,7 @@ func (s *shim) told(m *wire.ToShim) {
 // open makes the gang's directory with what is in it from the start, and the
 // spool.
 func (s *shim) open() *wire.Failure {
-	if err := json.Unmarshal(s.start.GetNodeJson(), &s.node); err != nil {
+	if err := s.readNode(); err != nil {
 		return failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), "the agent's model of the node can't be read: "+err.Error(), "")
 	}
 	dir := s.a.GetNodeDir()
@@ -372,6 +379,20 @@ func (s *shim) open() *wire.Failure {
 			return s.dirFailure(err)
 		}
 	}
+	return nil
+}
+
+// readNode reads the agent's model of the node, unless it was read before.
+func (s *shim) readNode() error {
+	b := s.start.GetNodeJson()
+	if len(b) > 0 && bytes.Equal(b, s.nodeJSON) {
+		return nil
+	}
+	s.node, s.nodeJSON = topology.Node{}, nil
+	if err := json.Unmarshal(b, &s.node); err != nil {
+		return err
+	}
+	s.nodeJSON = b
 	return nil
 }
 

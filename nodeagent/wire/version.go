@@ -28,6 +28,14 @@ const MaxFrame = 16 << 20
 // of a unix socket's path, which Linux limits to 107 bytes.
 const IDLimit = 24
 
+// A shim that was started before it had work shows SpareArg for its first
+// argument and SpareMark in its environment; with its first frame both become
+// what those of every shim are. SpareMark has room for an id of IDLimit bytes.
+const (
+	SpareArg  = "spare"
+	SpareMark = "GANGWAY_SPARE=....................."
+)
+
 // Speaks reports whether this build can work with a peer of the given version.
 func Speaks(peer uint32) bool {
 	return peer >= OldestVersion && peer <= Version

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gangway/topology"
+	"gangway/topology/yamltree"
 )
 
 // Bounds on what lists of names expand to together.
@@ -19,10 +20,10 @@ const (
 // hand is told, not guessed at.
 type own struct {
 	f        topology.Fabric
-	faults   []fault
+	faults   []yamltree.Fault
 	at       map[string]int // switches
 	hostAt   map[string]bool
-	linkAt   map[linkKey]place
+	linkAt   map[linkKey]yamltree.Place
 	links    []stated
 	ports    []statedPort
 	parents  []statedName
@@ -39,27 +40,27 @@ type linkKey struct {
 type stated struct {
 	linkKey
 	count int
-	at    place
+	at    yamltree.Place
 }
 
 type statedPort struct {
 	name string
-	at   place
+	at   yamltree.Place
 }
 
 type statedName struct {
 	child, parent string
-	at            place
+	at            yamltree.Place
 }
 
-func (o *own) bad(at place, format string, args ...any) {
-	o.faults = append(o.faults, fault{at, fmt.Sprintf(format, args...)})
+func (o *own) bad(at yamltree.Place, format string, args ...any) {
+	o.faults = append(o.faults, yamltree.Fault{At: at, Message: fmt.Sprintf(format, args...)})
 }
 
-func (o *own) document(doc *node) {
+func (o *own) document(doc *yamltree.Node) {
 	known := false
-	for _, p := range doc.pairs {
-		switch p.key {
+	for _, p := range doc.Pairs {
+		switch p.Key {
 		case "switches":
 			known = true
 			o.each(p, o.addSwitch)
@@ -67,7 +68,7 @@ func (o *own) document(doc *node) {
 			known = true
 			o.each(p, o.addHosts)
 		case "unnamed":
-			o.each(p, func(n *node) {
+			o.each(p, func(n *yamltree.Node) {
 				if port, ok := o.port(n); ok {
 					o.f.Unnamed = append(o.f.Unnamed, port)
 				}
@@ -76,154 +77,154 @@ func (o *own) document(doc *node) {
 			known = true
 			o.each(p, o.addBlock)
 		case "block_sizes":
-			o.each(p, func(n *node) {
+			o.each(p, func(n *yamltree.Node) {
 				size := o.number(n, 1, maxHosts)
 				if k := len(o.f.BlockSizes); k > 0 && size%o.f.BlockSizes[k-1] != 0 {
-					o.bad(n.at, "block size %d is no multiple of %d before it", size, o.f.BlockSizes[k-1])
+					o.bad(n.At, "block size %d is no multiple of %d before it", size, o.f.BlockSizes[k-1])
 				}
 				o.f.BlockSizes = append(o.f.BlockSizes, max(size, 1))
 			})
 		case "ignored":
-			o.f.Ignored = o.number(p.value, 0, math.MaxInt32)
+			o.f.Ignored = o.number(p.Value, 0, math.MaxInt32)
 		case "warnings":
-			o.each(p, func(n *node) { o.f.Warnings = append(o.f.Warnings, o.text(n)) })
+			o.each(p, func(n *yamltree.Node) { o.f.Warnings = append(o.f.Warnings, o.text(n)) })
 		case "summary", "domains", "rails": // of gangway's JSON: they follow from the rest
 		default:
-			o.bad(p.at, "the key %q is not known: a fabric has switches, hosts, unnamed, blocks, block_sizes, ignored", clip(p.key))
+			o.bad(p.At, "the key %q is not known: a fabric has switches, hosts, unnamed, blocks, block_sizes, ignored", clip(p.Key))
 		}
 	}
 	if !known {
-		o.bad(doc.at, "no switches, hosts or blocks are given here")
+		o.bad(doc.At, "no switches, hosts or blocks are given here")
 	}
 	o.finish()
 }
 
-func (o *own) each(p pair, do func(*node)) {
-	switch p.value.kind {
-	case null:
-	case sequence:
-		for _, n := range p.value.items {
+func (o *own) each(p yamltree.Pair, do func(*yamltree.Node)) {
+	switch p.Value.Kind {
+	case yamltree.Null:
+	case yamltree.Sequence:
+		for _, n := range p.Value.Items {
 			do(n)
 		}
 	default:
-		o.bad(p.value.at, "%s is a list, but this is %s", p.key, p.value.kind)
+		o.bad(p.Value.At, "%s is a list, but this is %s", p.Key, p.Value.Kind)
 	}
 }
 
-func (o *own) text(n *node) string {
-	if n.kind != scalar {
-		o.bad(n.at, "expected a single value, found %s", n.kind)
+func (o *own) text(n *yamltree.Node) string {
+	if n.Kind != yamltree.Scalar {
+		o.bad(n.At, "expected a single value, found %s", n.Kind)
 	}
-	return n.text
+	return n.Text
 }
 
-func (o *own) number(n *node, lo, hi int) int {
+func (o *own) number(n *yamltree.Node, lo, hi int) int {
 	v, err := strconv.Atoi(o.text(n))
 	if err != nil || v < lo || v > hi {
-		o.bad(n.at, "%q: expected a whole number from %d to %d", clip(n.text), lo, hi)
+		o.bad(n.At, "%q: expected a whole number from %d to %d", clip(n.Text), lo, hi)
 		return lo
 	}
 	return v
 }
 
-func (o *own) gbps(n *node) *float64 {
+func (o *own) gbps(n *yamltree.Node) *float64 {
 	v, err := strconv.ParseFloat(o.text(n), 64)
 	if err != nil || !(v > 0) || v > 1e6 {
-		o.bad(n.at, "%q: expected a speed in Gbit/s, as 400", clip(n.text))
+		o.bad(n.At, "%q: expected a speed in Gbit/s, as 400", clip(n.Text))
 		return nil
 	}
 	return &v
 }
 
-func (o *own) guid(n *node) string {
+func (o *own) guid(n *yamltree.Node) string {
 	s := strings.TrimPrefix(strings.ToLower(o.text(n)), "0x")
 	if strings.Trim(s, "0123456789abcdef") != "" || s == "" || len(s) > 32 {
-		o.bad(n.at, "%q: expected a GUID of 16 hexadecimal digits", clip(n.text))
+		o.bad(n.At, "%q: expected a GUID of 16 hexadecimal digits", clip(n.Text))
 	}
 	return s
 }
 
 // hostlist expands names, with a bound on all of a file.
-func (o *own) hostlist(n *node) []string {
+func (o *own) hostlist(n *yamltree.Node) []string {
 	names, err := topology.ExpandHosts(o.text(n))
 	if err != nil {
-		o.bad(n.at, "%v", err)
+		o.bad(n.At, "%v", err)
 		return nil
 	}
 	if o.expanded += len(names); o.expanded > maxLinks {
-		o.bad(n.at, "the lists of this file name more than %d hosts and switches", maxLinks)
+		o.bad(n.At, "the lists of this file name more than %d hosts and switches", maxLinks)
 		return nil
 	}
 	return names
 }
 
 // fields calls do for each key of a mapping; do says whether it knows the key.
-func (o *own) fields(n *node, what, keys string, do func(p pair) bool) {
-	if n.kind != mapping {
-		o.bad(n.at, "%s is a mapping (%s), but this is %s", what, keys, n.kind)
+func (o *own) fields(n *yamltree.Node, what, keys string, do func(p yamltree.Pair) bool) {
+	if n.Kind != yamltree.Mapping {
+		o.bad(n.At, "%s is a mapping (%s), but this is %s", what, keys, n.Kind)
 		return
 	}
-	for _, p := range n.pairs {
+	for _, p := range n.Pairs {
 		if !do(p) {
-			o.bad(p.at, "the key %q is not known: %s has %s", clip(p.key), what, keys)
+			o.bad(p.At, "the key %q is not known: %s has %s", clip(p.Key), what, keys)
 		}
 	}
 }
 
 // named reads name (one, as it is) or names (a hostlist).
-func (o *own) named(p pair, to *[]string) bool {
-	switch p.key {
+func (o *own) named(p yamltree.Pair, to *[]string) bool {
+	switch p.Key {
 	case "name":
-		*to = append(*to, o.text(p.value))
-		if p.value.text == "" {
-			o.bad(p.value.at, "a name is missing")
+		*to = append(*to, o.text(p.Value))
+		if p.Value.Text == "" {
+			o.bad(p.Value.At, "a name is missing")
 		}
 	case "names":
-		*to = append(*to, o.hostlist(p.value)...)
+		*to = append(*to, o.hostlist(p.Value)...)
 	default:
 		return false
 	}
 	return true
 }
 
-func (o *own) addSwitch(n *node) {
+func (o *own) addSwitch(n *yamltree.Node) {
 	var names []string
 	var s topology.Switch
 	type link struct {
 		to    []string
 		count int
 		gbps  *float64
-		at    place
+		at    yamltree.Place
 	}
 	var links []link
-	var parentAt place
-	o.fields(n, "a switch", "name or names, guid, parent, links", func(p pair) bool {
-		switch p.key {
+	var parentAt yamltree.Place
+	o.fields(n, "a switch", "name or names, guid, parent, links", func(p yamltree.Pair) bool {
+		switch p.Key {
 		case "guid":
-			s.GUID = o.guid(p.value)
+			s.GUID = o.guid(p.Value)
 		case "parent":
-			s.Parent, parentAt = o.text(p.value), p.value.at
+			s.Parent, parentAt = o.text(p.Value), p.Value.At
 		case "level": // follows from the rest
 		case "links":
-			o.each(p, func(n *node) {
-				l := link{count: 1, at: n.at}
-				o.fields(n, "a link", "to or to_each, count, gbps", func(p pair) bool {
-					switch p.key {
+			o.each(p, func(n *yamltree.Node) {
+				l := link{count: 1, at: n.At}
+				o.fields(n, "a link", "to or to_each, count, gbps", func(p yamltree.Pair) bool {
+					switch p.Key {
 					case "to":
-						l.to = append(l.to, o.text(p.value))
+						l.to = append(l.to, o.text(p.Value))
 					case "to_each":
-						l.to = append(l.to, o.hostlist(p.value)...)
+						l.to = append(l.to, o.hostlist(p.Value)...)
 					case "count":
-						l.count = o.number(p.value, 1, 1<<16)
+						l.count = o.number(p.Value, 1, 1<<16)
 					case "gbps":
-						l.gbps = o.gbps(p.value)
+						l.gbps = o.gbps(p.Value)
 					default:
 						return false
 					}
 					return true
 				})
 				if len(l.to) == 0 {
-					o.bad(n.at, "the link does not say to which switch")
+					o.bad(n.At, "the link does not say to which switch")
 				}
 				links = append(links, l)
 			})
@@ -233,14 +234,14 @@ func (o *own) addSwitch(n *node) {
 		return true
 	})
 	if len(names) == 0 {
-		o.bad(n.at, "the switch has no name")
+		o.bad(n.At, "the switch has no name")
 	}
 	if len(names) > 1 && s.GUID != "" {
-		o.bad(n.at, "%d switches can't have one GUID", len(names))
+		o.bad(n.At, "%d switches can't have one GUID", len(names))
 	}
 	for _, name := range names {
 		if _, ok := o.at[name]; ok {
-			o.bad(n.at, "switch %s stands here a second time", clip(name))
+			o.bad(n.At, "switch %s stands here a second time", clip(name))
 			return
 		}
 		o.at[name] = len(o.f.Switches)
@@ -266,49 +267,49 @@ func (o *own) addSwitch(n *node) {
 	}
 }
 
-func (o *own) port(n *node) (topology.FabricPort, bool) {
+func (o *own) port(n *yamltree.Node) (topology.FabricPort, bool) {
 	var port topology.FabricPort
-	o.fields(n, "a port", "hca, guid, port, switch, switch_port, gbps", func(p pair) bool {
-		switch p.key {
+	o.fields(n, "a port", "hca, guid, port, switch, switch_port, gbps", func(p yamltree.Pair) bool {
+		switch p.Key {
 		case "hca":
-			port.HCA = o.text(p.value)
+			port.HCA = o.text(p.Value)
 		case "guid":
-			port.GUID = o.guid(p.value)
+			port.GUID = o.guid(p.Value)
 		case "port":
-			port.Port = o.number(p.value, 0, 1<<16)
+			port.Port = o.number(p.Value, 0, 1<<16)
 		case "switch":
-			port.Switch = o.text(p.value)
-			o.ports = append(o.ports, statedPort{port.Switch, p.value.at})
+			port.Switch = o.text(p.Value)
+			o.ports = append(o.ports, statedPort{port.Switch, p.Value.At})
 		case "switch_port":
-			port.SwitchPort = o.number(p.value, 0, 1<<16)
+			port.SwitchPort = o.number(p.Value, 0, 1<<16)
 		case "gbps":
-			port.Gbps = o.gbps(p.value)
+			port.Gbps = o.gbps(p.Value)
 		default:
 			return false
 		}
 		return true
 	})
-	if port.Switch == "" && n.kind == mapping {
-		o.bad(n.at, "the port does not say on which switch it is")
+	if port.Switch == "" && n.Kind == yamltree.Mapping {
+		o.bad(n.At, "the port does not say on which switch it is")
 	}
 	return port, port.Switch != ""
 }
 
-func (o *own) addHosts(n *node) {
+func (o *own) addHosts(n *yamltree.Node) {
 	var names []string
 	var ports []topology.FabricPort
-	o.fields(n, "a host", "name or names, ports, or switch", func(p pair) bool {
+	o.fields(n, "a host", "name or names, ports, or switch", func(p yamltree.Pair) bool {
 		switch {
-		case p.key == "switch":
-			ports = append(ports, topology.FabricPort{Switch: o.text(p.value)})
-			o.ports = append(o.ports, statedPort{p.value.text, p.value.at})
-		case p.key == "ports" && p.value.kind == mapping: // HCA: switch
-			for _, q := range p.value.pairs {
-				ports = append(ports, topology.FabricPort{HCA: q.key, Switch: o.text(q.value)})
-				o.ports = append(o.ports, statedPort{q.value.text, q.value.at})
+		case p.Key == "switch":
+			ports = append(ports, topology.FabricPort{Switch: o.text(p.Value)})
+			o.ports = append(o.ports, statedPort{p.Value.Text, p.Value.At})
+		case p.Key == "ports" && p.Value.Kind == yamltree.Mapping: // HCA: switch
+			for _, q := range p.Value.Pairs {
+				ports = append(ports, topology.FabricPort{HCA: q.Key, Switch: o.text(q.Value)})
+				o.ports = append(o.ports, statedPort{q.Value.Text, q.Value.At})
 			}
-		case p.key == "ports":
-			o.each(p, func(n *node) {
+		case p.Key == "ports":
+			o.each(p, func(n *yamltree.Node) {
 				if port, ok := o.port(n); ok {
 					ports = append(ports, port)
 				}
@@ -319,15 +320,15 @@ func (o *own) addHosts(n *node) {
 		return true
 	})
 	if len(names) == 0 {
-		o.bad(n.at, "the host has no name")
+		o.bad(n.At, "the host has no name")
 	}
 	if o.nports += len(names) * len(ports); o.nports > maxPorts {
-		o.bad(n.at, "more than %d ports of hosts", maxPorts)
+		o.bad(n.At, "more than %d ports of hosts", maxPorts)
 		return
 	}
 	for _, name := range names {
 		if o.hostAt[name] {
-			o.bad(n.at, "host %s stands here a second time", clip(name))
+			o.bad(n.At, "host %s stands here a second time", clip(name))
 			return
 		}
 		o.hostAt[name] = true
@@ -335,23 +336,23 @@ func (o *own) addHosts(n *node) {
 	}
 }
 
-func (o *own) addBlock(n *node) {
+func (o *own) addBlock(n *yamltree.Node) {
 	var b topology.Block
-	o.fields(n, "a block", "name, hosts", func(p pair) bool {
+	o.fields(n, "a block", "name, hosts", func(p yamltree.Pair) bool {
 		switch {
-		case p.key == "name":
-			b.Name = o.text(p.value)
-		case p.key == "hosts" && p.value.kind == scalar:
-			b.Hosts = append(b.Hosts, o.hostlist(p.value)...)
-		case p.key == "hosts":
-			o.each(p, func(n *node) { b.Hosts = append(b.Hosts, o.text(n)) })
+		case p.Key == "name":
+			b.Name = o.text(p.Value)
+		case p.Key == "hosts" && p.Value.Kind == yamltree.Scalar:
+			b.Hosts = append(b.Hosts, o.hostlist(p.Value)...)
+		case p.Key == "hosts":
+			o.each(p, func(n *yamltree.Node) { b.Hosts = append(b.Hosts, o.text(n)) })
 		default:
 			return false
 		}
 		return true
 	})
 	if b.Name == "" {
-		o.bad(n.at, "the block has no name")
+		o.bad(n.At, "the block has no name")
 	}
 	o.f.Blocks = append(o.f.Blocks, b)
 }
@@ -368,7 +369,7 @@ func (o *own) finish() {
 	for _, b := range o.f.Blocks {
 		for _, h := range b.Hosts {
 			if inBlock[h] {
-				o.bad(place{1, 1}, "host %q is in two blocks", clip(h))
+				o.bad(yamltree.Place{Line: 1, Column: 1}, "host %q is in two blocks", clip(h))
 				return
 			}
 			inBlock[h] = true

@@ -45,6 +45,33 @@ Ca	1 "H-00000000000000b2"		# "n2 HCA-1"
 
 func gbps(v float64) *float64 { return &v }
 
+// readFabric reads a text that can be read.
+func readFabric(t *testing.T, text string) topology.Fabric {
+	t.Helper()
+	f, err := fabric.Read(strings.NewReader(text), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkFabric(t, f)
+	return f
+}
+
+// checkReads fails unless a text is read as the fabric that is wanted.
+func checkReads(t *testing.T, text string, want topology.Fabric) {
+	t.Helper()
+	if d := cmp.Diff(want, readFabric(t, text)); d != "" {
+		t.Errorf("wanted (-), got (+):\n%s", d)
+	}
+}
+
+// checkWarns fails unless a fabric was read with a warning.
+func checkWarns(t *testing.T, f topology.Fabric, want string) {
+	t.Helper()
+	if got := strings.Join(f.Warnings, "\n"); !strings.Contains(got, want) {
+		t.Errorf("the warnings don't say %q:\n%s", want, got)
+	}
+}
+
 func TestReadIBNetDiscover(t *testing.T) {
 	want := topology.Fabric{
 		Switches: []topology.Switch{
@@ -68,14 +95,7 @@ func TestReadIBNetDiscover(t *testing.T) {
 		"capital digits":     strings.ReplaceAll(small, "a3\"", "A3\""),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, err := fabric.Read(strings.NewReader(text), "f")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(want, f); d != "" {
-				t.Errorf("wanted (-), got (+):\n%s", d)
-			}
-			checkFabric(t, f)
+			checkReads(t, text, want)
 		})
 	}
 }
@@ -106,17 +126,11 @@ func TestDamagedIBNetDiscover(t *testing.T) {
 		{"something else", strings.Replace(small, "switchguid=0xa2(a2)", "ibwarn: [123] timeout", 1), 2, "f:10: not a line of ibnetdiscover: \"ibwarn: [123] timeout\""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, err := fabric.Read(strings.NewReader(c.text), "f")
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := readFabric(t, c.text)
 			if len(f.Hosts) != c.hosts {
 				t.Errorf("%d hosts", len(f.Hosts))
 			}
-			if got := strings.Join(f.Warnings, "\n"); !strings.Contains(got, c.warning) {
-				t.Errorf("the warnings don't say %q:\n%s", c.warning, got)
-			}
-			checkFabric(t, f)
+			checkWarns(t, f, c.warning)
 		})
 	}
 }
@@ -125,10 +139,7 @@ func TestSwitchNames(t *testing.T) {
 	// The ASICs of a chassis share a name, and get more of it.
 	text := strings.ReplaceAll(small, "MF0;leaf1:MQM8700/U1", "MF0;core:CS8500/L01/U1")
 	text = strings.ReplaceAll(text, "MF0;leaf2:MQM8700/U1", "MF0;core:CS8500/L02/U1")
-	f, err := fabric.Read(strings.NewReader(text), "f")
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := readFabric(t, text)
 	var got []string
 	for _, s := range f.Switches {
 		got = append(got, s.Name)
@@ -170,14 +181,7 @@ SWITCHNAME=s2 \
 	}}
 	for name, text := range map[string]string{"topology.conf": tree, "CRLF": strings.ReplaceAll(tree, "\n", "\r\n"), "topology.yaml": trees} {
 		t.Run(name, func(t *testing.T) {
-			f, err := fabric.Read(strings.NewReader(text), "f")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(want, f); d != "" {
-				t.Errorf("wanted (-), got (+):\n%s", d)
-			}
-			checkFabric(t, f)
+			checkReads(t, text, want)
 		})
 	}
 	for name, text := range map[string]string{
@@ -185,14 +189,13 @@ SWITCHNAME=s2 \
 		"yaml": "- topology: t\n  block:\n    block_sizes: [4, 8]\n    blocks:\n      - {block: b1, nodes: 'n[1-4]'}\n      - {block: b2, nodes: 'n[5-8]'}\n      - {block: b3, nodes: 'n[9-12]'}\n",
 	} {
 		t.Run("blocks in "+name, func(t *testing.T) {
-			f, err := fabric.Read(strings.NewReader(text), "f")
-			if err != nil || len(f.Warnings) > 0 {
-				t.Fatal(err, f.Warnings)
+			f := readFabric(t, text)
+			if len(f.Warnings) > 0 {
+				t.Error(f.Warnings)
 			}
 			if got := shape(f.Domains()); got != "((4 4) 4)" {
 				t.Errorf("the domains are %s", got)
 			}
-			checkFabric(t, f)
 		})
 	}
 }
@@ -213,14 +216,7 @@ func TestDamagedSlurm(t *testing.T) {
 		{"words", "SwitchName=l Nodes=n1 more\n", `f:1: "more": expected Key=value`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, err := fabric.Read(strings.NewReader(c.text), "f")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.Join(f.Warnings, "\n"); !strings.Contains(got, c.warning) {
-				t.Errorf("the warnings don't say %q:\n%s", c.warning, got)
-			}
-			checkFabric(t, f)
+			checkWarns(t, readFabric(t, c.text), c.warning)
 		})
 	}
 }
@@ -236,10 +232,6 @@ hosts:
     ports: {mlx5_0: leaf1, mlx5_1: leaf2}
   - {name: login, switch: leaf1}
 `
-	f, err := fabric.Read(strings.NewReader(text), "f")
-	if err != nil {
-		t.Fatal(err)
-	}
 	up := []topology.SwitchLink{{To: "spine1", Count: 2, Gbps: gbps(400)}, {To: "spine2", Count: 2, Gbps: gbps(400)}}
 	down := []topology.SwitchLink{{To: "leaf1", Count: 2, Gbps: gbps(400)}, {To: "leaf2", Count: 2, Gbps: gbps(400)}}
 	ports := []topology.FabricPort{{HCA: "mlx5_0", Switch: "leaf1"}, {HCA: "mlx5_1", Switch: "leaf2"}}
@@ -247,10 +239,7 @@ hosts:
 		Switches: []topology.Switch{{Name: "leaf1", Links: up}, {Name: "leaf2", Links: up}, {Name: "spine1", Level: 1, Links: down}, {Name: "spine2", Level: 1, Links: down}},
 		Hosts:    []topology.FabricHost{{Name: "login", Ports: []topology.FabricPort{{Switch: "leaf1"}}}, {Name: "n1", Ports: ports}, {Name: "n2", Ports: ports}},
 	}
-	if d := cmp.Diff(want, f); d != "" {
-		t.Errorf("wanted (-), got (+):\n%s", d)
-	}
-	checkFabric(t, f)
+	checkReads(t, text, want)
 }
 
 func TestRefused(t *testing.T) {
@@ -267,7 +256,9 @@ func TestRefused(t *testing.T) {
 		{"two counts", "switches:\n  - {name: a, links: [{to: b, count: 2}]}\n  - {name: b, links: [{to: a}]}\n", "f:3:24: \"b\" tells a count of 1 to \"a\", which tells 2 back"},
 		{"parents", "switches:\n  - {name: a, parent: b}\n  - {name: b, parent: a}\n", "the parents form a circle"},
 		{"a name twice", "switches:\n  - name: a\n  - name: a\n", "f:3:5: switch a stands here a second time"},
-		{"alias", "switches: &a\n  - name: a\nhosts: *a\n", "write the value out"},
+		{"alias", "switches: &a\n  - name: a\nhosts: *a\n", "f:1:11: anchors, aliases, tags and merges are not used in descriptions of fabrics: write the value out\n  1 |"},
+		{"a key twice", "switches: []\nswitches: []\n", "f:2:1: mapping key \"switches\" already defined at [1:1]\n  2 |"},
+		{"keys", strings.Repeat("a: 1\n", 513), "f:513:2: a mapping has more than 512 keys: switches and hosts are lists\n"},
 		{"documents", "switches:\n  - name: a\n---\nhosts: []\n", "a second document"},
 		{"half a JSON", `{"switches": [{"name": "a"`, "the JSON ends too early"},
 		{"flat", "- topology: t\n  flat: true\n", "no topology with a tree or blocks"},

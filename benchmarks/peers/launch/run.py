@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Launch times of `gangway run`, `mpiexec` over ssh and `srun`, side by side.
+"""Launch times of `gangway run` (through mpirun, and by PMI), `mpiexec` over ssh and
+`srun`, side by side.
 
 Builds a lab of 1 + N hosts (internal/lab; root), a real Slurm in it (munged,
 slurmctld on n0, slurmd on the others) and standing gangway agents, and times
@@ -30,6 +31,12 @@ PORT = 7700
 # The same for every launcher. The hosts share a kernel, so UCX must be told
 # to cross the wire; MPICH keeps its own shared memory within a host.
 MPI_ENV = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0"}
+# Settings that are given to every launcher alike: none, and those that keep
+# MPICH's start-up from spinning when ranks exceed cores (its shared-memory
+# barrier spins without a yield). gangway may set such by itself where it starts
+# the ranks: the second table is the like-for-like one.
+SETTINGS = {"as they come": {}, "anti-spin": {"MPIR_CVAR_NOLOCAL": "1", "HWLOC_COMPONENTS": "no_os,stop"}}
+SRUN, HYDRA, SPAWN = "srun pmi2", "Hydra, one host", "posix_spawn, one host"
 
 
 def pause_ms(ppn):
@@ -43,8 +50,9 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--hosts", type=int, default=8)
     p.add_argument("--rounds", type=int, default=7, help="measured rounds, after one that warms up")
-    p.add_argument("--ppn", default="1,4", help="ranks per host, comma separated")
-    p.add_argument("--skip", default="", help="of ssh,srun,gangway,floor, comma separated")
+    p.add_argument("--ppn", default="1,2,4", help="ranks per host, comma separated")
+    p.add_argument("--skip", default="", help="of ssh,srun,gangway,mpirun,pmi,floor, comma separated")
+    p.add_argument("--settings", default="both", choices=["both", *SETTINGS], help="which table")
     p.add_argument("--timeout", type=float, default=60, help="seconds a run may take")
     p.add_argument("--write", action="store_true", help="write results.json and RESULTS.md")
     p.add_argument("--gangway", default=str(ROOT / "bin/gangway"))
@@ -200,7 +208,22 @@ def wait_agents(a):
                 time.sleep(0.02)
 
 
-def cases(a, skip, ppn):
+def ways(a, skip):
+    """How gangway starts MPI ranks: name → flags."""
+    text = subprocess.run([a.gangway, "run", "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
+    launch = next((l for l in text.splitlines() if " --launch " in l), "")
+    out = {}
+    for way in "mpirun", "pmi":
+        if way in skip:
+            continue
+        if way in launch:
+            out[f"gangway {way}"] = ["--launch", way, *a.gangway_mpi.split()]
+        else:
+            print(f"launch: this gangway has no --launch {way}: it is left out", file=sys.stderr)
+    return out
+
+
+def cases(a, skip, ppn, settings, launches):
     """name → (program, argv): what is timed with ppn ranks on each host."""
     n, hello = a.hosts, str(WORK / "hello")
     hosts = ",".join(f"n{i}:{ppn}" for i in range(1, n + 1))
@@ -208,27 +231,30 @@ def cases(a, skip, ppn):
     # rank would share that one. srun (no task plugin) and mpiexec don't bind.
     cores = os.cpu_count() or 1
     over = ["-c", str(cores // ppn)] if ppn <= cores else ["--oversubscribe"]
+    names = [*MPI_ENV, *SETTINGS[settings], "HELLO_PAUSE"]
     out = {}
-    for program, cmd, pmi, mpi in (("hostname", ["hostname"], "none", ["--mpi", "none"]),
-                                   ("mpi", [hello], "pmi2", a.gangway_mpi.split())):
+    for program, cmd, pmi, mpi in (("hostname", ["hostname"], "none", {"gangway": ["--mpi", "none"]}), ("mpi", [hello], "pmi2", launches)):
+        if program == "hostname" and SETTINGS[settings]:
+            continue  # nothing spins there
         if "ssh" not in skip:
-            out[program, "mpiexec ssh"] = ["mpiexec.mpich", "-launcher", "ssh", "-hosts", hosts, "-n", str(n * ppn), *cmd]
+            out[program, "ssh + Hydra"] = ["mpiexec.mpich", "-launcher", "ssh", "-hosts", hosts, "-n", str(n * ppn), *cmd]
         if "srun" not in skip:
-            out[program, "srun"] = ["srun", f"--mpi={pmi}", "-N", str(n), "-n", str(n * ppn), f"--ntasks-per-node={ppn}", *cmd]
+            out[program, SRUN if program == "mpi" else "srun"] = ["srun", f"--mpi={pmi}", "-N", str(n), "-n", str(n * ppn), f"--ntasks-per-node={ppn}", *cmd]
         if "gangway" not in skip:
-            out[program, "gangway"] = [a.gangway, "run", "--agents", f"n[1-{n}]:{PORT}", "--key", os.environ["GANGWAY_BENCH_KEY"],
-                                       "-N", str(n), "--ppn", str(ppn), *over, *mpi,
-                                       *(f for k in [*MPI_ENV, "HELLO_PAUSE"] for f in ("-x", k)), "--", *cmd]
+            for name, flags in mpi.items():
+                out[program, name] = [a.gangway, "run", "--agents", f"n[1-{n}]:{PORT}", "--key", os.environ["GANGWAY_BENCH_KEY"],
+                                      "-N", str(n), "--ppn", str(ppn), *over, *flags, *(f for k in names for f in ("-x", k)), "--", *cmd]
     if "floor" not in skip:
-        out["hostname", "posix_spawn, one host"] = [str(WORK / "spawn"), str(n * ppn), "4", "hostname"]
-        out["mpi", "Hydra, one host"] = ["mpiexec.mpich", "-launcher", "fork", "-n", str(n * ppn), hello]
+        if not SETTINGS[settings]:
+            out["hostname", SPAWN] = [str(WORK / "spawn"), str(n * ppn), "4", "hostname"]
+        out["mpi", HYDRA] = ["mpiexec.mpich", "-launcher", "fork", "-n", str(n * ppn), hello]
     return out
 
 
-def once(argv, program, ppn, hosts, timeout, one_host):
+def once(argv, program, ppn, hosts, timeout, one_host, settings):
     """Runs argv and returns its wall seconds, or an error's text."""
     ranks = hosts * ppn
-    env = {**os.environ, "HELLO_PAUSE": str(pause_ms(ppn))}
+    env = {**os.environ, **SETTINGS[settings], "HELLO_PAUSE": str(pause_ms(ppn))}
     start = time.perf_counter()
     p = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
@@ -275,49 +301,60 @@ def inside(a):
     if "gangway" not in skip:
         wait_agents(a)
     results, errors = {}, {}
+    tables = list(SETTINGS) if a.settings == "both" else [a.settings]
+    launches = ways(a, skip) if "gangway" not in skip else {}
     for ppn in map(int, a.ppn.split(",")):
-        todo = list(cases(a, skip, ppn).items())
+        todo = [((t, *k), argv) for t in tables for k, argv in cases(a, skip, ppn, t, launches).items()]
         for rnd in range(a.rounds + 1):
             k = rnd % len(todo)
-            for (program, name), argv in todo[k:] + todo[:k]:
-                wall, err = once(argv, program, ppn, a.hosts, a.timeout, "one host" in name)
-                key = (ppn, program, name)
+            for (settings, program, name), argv in todo[k:] + todo[:k]:
+                wall, err = once(argv, program, ppn, a.hosts, a.timeout, "one host" in name, settings)
+                key = (settings, ppn, program, name)
                 if err:
                     errors.setdefault(key, []).append(err)
-                    print(f"round {rnd}, {ppn} a host, {program}, {name}: {err}", file=sys.stderr)
+                    print(f"round {rnd}, {ppn} a host, {program}, {name}, {settings}: {err}", file=sys.stderr)
                 elif rnd > 0:  # round 0 warms the caches
                     results.setdefault(key, []).append(wall)
             print(f"{ppn} ranks a host: round {rnd} of {a.rounds}", file=sys.stderr)
-    report(a, results, errors)
+    report(a, tables, results, errors)
     return 1 if errors else 0
 
 
-def report(a, results, errors):
+def report(a, tables, results, errors):
     rows = []
-    for (ppn, program, name), walls in sorted(results.items()):
-        rows.append({"ranks_per_host": ppn, "program": program, "launcher": name, "runs": len(walls),
-                     "failed": len(errors.get((ppn, program, name), [])),
-                     "median_s": statistics.median(walls), "min_s": min(walls), "max_s": max(walls)})
-    for key in errors.keys() - results.keys():
-        rows.append({"ranks_per_host": key[0], "program": key[1], "launcher": key[2], "runs": 0,
-                     "failed": len(errors[key]), "error": errors[key][-1]})
-    of = {(r["ranks_per_host"], r["program"], r["launcher"]): r.get("median_s") for r in rows}
+    for key in sorted({*results, *errors}):
+        walls = results.get(key, [])
+        row = dict(zip(("settings", "ranks_per_host", "program", "launcher"), key), runs=len(walls), failed=len(errors.get(key, [])))
+        if walls:
+            row |= {"median_s": statistics.median(walls), "min_s": min(walls), "max_s": max(walls)}
+        else:
+            row["error"] = errors[key][-1]
+        rows.append(row)
+    at = {(r["settings"], r["ranks_per_host"], r["program"], r["launcher"]): r.get("median_s") for r in rows}
 
-    def ratio(r, base):
-        b = of.get((r["ranks_per_host"], r["program"], base))
-        return f"{r['median_s'] / b:.2f}" if b and r.get("median_s") else "–"
+    def base(r, name):
+        return at.get((r["settings"], r["ranks_per_host"], r["program"], name))
 
-    md = [f"| ranks a host | program | launcher | median s | min | max | runs | failed | to srun | to mpiexec over ssh |",
-          "|---|---|---|---|---|---|---|---|---|---|"]
-    for r in rows:
-        f = lambda k: f"{r[k]:.3f}" if k in r else "–"
-        md.append(f"| {r['ranks_per_host']} | {r['program']} | {r['launcher']} | {f('median_s')} | {f('min_s')} | {f('max_s')} "
-                  f"| {r['runs']} | {r['failed']} | {ratio(r, 'srun')} | {ratio(r, 'mpiexec ssh')} |")
-    table = "\n".join(md)
-    print(table)
+    srun = {"hostname": "srun", "mpi": SRUN}
+    md = []
+    for t in tables:
+        set_ = " ".join(f"{k}={v}" for k, v in SETTINGS[t].items())
+        md += [f"## {t[0].upper()}{t[1:]}" + (f": {set_}, for all" if set_ else ""), "",
+               "| ranks a host | program | launcher | median s | min | max | runs | failed | to srun | ms over one host's Hydra |", "|" + "---|" * 10]
+        for r in rows:
+            if r["settings"] != t:
+                continue
+            f = lambda k: f"{r[k]:.3f}" if k in r else "–"
+            b, h, m = base(r, srun[r["program"]]), base(r, HYDRA), r.get("median_s")
+            md.append(f"| {r['ranks_per_host']} | {r['program']} | {r['launcher']} | {f('median_s')} | {f('min_s')} | {f('max_s')} | {r['runs']} | {r['failed']} "
+                      f"| {f'{m / b:.2f}' if m and b else '–'} | {f'{1000 * (m - h):+.0f}' if m and h else '–'} |")
+        md.append("")
+    md += targets(rows, base, srun)
+    text = "\n".join(md)
+    print(text)
     facts = {
         "date": time.strftime("%Y-%m-%d"), "hosts": a.hosts, "rounds": a.rounds, "cores": os.cpu_count(),
-        "kernel": platform.release(), "mpi_env": MPI_ENV,
+        "kernel": platform.release(), "mpi_env": MPI_ENV, "settings": SETTINGS,
         "versions": {n: version(c) for n, c in {"mpich": ["mpichversion"], "slurm": ["srun", "--version"], "ssh": ["ssh", "-V"],
                                                 "gangway": [a.gangway, "version"]}.items()},
     }
@@ -332,7 +369,33 @@ def report(a, results, errors):
             f"{v}.\nSettings, the same for all: {env}; Slurm without accounting and cgroups; gangway against standing agents "
             "(TLS), its ranks bound to all of their host's cores, as the others' are; the MPI program's own pause is taken off; `mpiexec` opens its ssh sessions anew each time, as it does. The machine is shared and has fewer cores than "
             "hosts: trust the ratios.\n`posix_spawn` and Hydra on one host are the floor: the same number of processes with no network.\n\n"
-            + table + "\n\nAgain: `make bench-launch`, or `python3 benchmarks/peers/launch/run.py --write`.\n")
+            + text + "\n\nAgain: `make bench-launch`, or `python3 benchmarks/peers/launch/run.py --write`.\n")
+
+
+# What gangway is to reach, in medians.
+HOSTNAME_TO_SRUN = 0.5  # at most
+MPI_TO_SRUN = 1.0       # at most
+MPI_OVER_HYDRA = 0.050  # seconds at most over as many ranks on one host
+
+
+def targets(rows, base, srun):
+    md = ["## Targets", "", "| settings | ranks a host | target | measured | |", "|---|---|---|---|---|"]
+
+    def line(r, target, value, text, limit):
+        md.append(f"| {r['settings']} | {r['ranks_per_host']} | {target} | {text} | {'met' if value <= limit else '**missed**'} |")
+
+    for r in rows:
+        m, s, h = r.get("median_s"), base(r, srun[r["program"]]), base(r, HYDRA)
+        if not m:
+            continue
+        if (r["program"], r["launcher"]) == ("hostname", "gangway") and s:
+            line(r, f"hostname ≤ {HOSTNAME_TO_SRUN} × srun", m / s, f"{m / s:.2f} ×", HOSTNAME_TO_SRUN)
+        if (r["program"], r["launcher"]) == ("mpi", "gangway pmi"):
+            if s:
+                line(r, "MPI hello ≤ srun", m / s, f"{m / s:.2f} ×", MPI_TO_SRUN)
+            if h:
+                line(r, f"MPI hello ≤ one host's Hydra + {1000 * MPI_OVER_HYDRA:.0f} ms", m - h, f"{1000 * (m - h):+.0f} ms", MPI_OVER_HYDRA)
+    return md
 
 
 def version(cmd):

@@ -1,0 +1,98 @@
+package shim
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"google.golang.org/protobuf/proto"
+
+	"gangway/nodeagent/proc"
+	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/link"
+)
+
+// MainSpare is the life of a shim that was started before there was work for it
+// (wire.SpareArg). It does once what the first use of things costs, and waits for
+// its first frame; from then on it is what Main is, under the name that every shim
+// has. An agent that ends before it has work for it is no error.
+func MainSpare(ctx context.Context, first net.Conn) error {
+	// Found out now, not when an attempt depends on it.
+	if err := errors.Join(proc.Retitle(wire.SpareArg, wire.SpareArg), proc.Retitle(wire.SpareMark, wire.SpareMark)); err != nil {
+		_ = first.Close()
+		return err
+	}
+	if err := warmUp(); err != nil {
+		_ = first.Close()
+		return fmt.Errorf("warming up: %w", err)
+	}
+	s := &shim{}
+	for {
+		f, err := link.ReadFrame(first)
+		if errors.Is(err, io.EOF) {
+			return first.Close()
+		}
+		if err != nil {
+			_ = first.Close()
+			return fmt.Errorf("reading the assignment: %w", err)
+		}
+		start := f.GetStart()
+		if start != nil && start.GetAssignment() == nil { // the node alone: most of what is to be read
+			s.start = start
+			if err := s.readNode(); err != nil {
+				_ = first.Close()
+				return err
+			}
+			continue
+		}
+		mark := "GANGWAY_ID=" + start.GetAssignment().GetId()
+		if err := errors.Join(proc.Retitle(wire.SpareMark, mark), proc.Retitle(wire.SpareArg, "shim"), os.Unsetenv("GANGWAY_SPARE"),
+			os.Setenv("GANGWAY_ID", start.GetAssignment().GetId())); err != nil {
+			_ = first.Close()
+			return err
+		}
+		return s.serve(ctx, first, f)
+	}
+}
+
+// warmUp uses what every attempt uses for the first time: the messages' tables
+// and TLS with its curve.
+func warmUp() error {
+	for _, m := range []proto.Message{
+		&wire.Frame{}, &wire.ShimStart{}, &wire.Assignment{}, &wire.AttemptName{}, &wire.Range{}, &wire.ShimState{},
+		&wire.ToShim{}, &wire.Launch{}, &wire.Peer{}, &wire.Lease{}, &wire.End{}, &wire.Forget{}, &wire.OutputAck{},
+		&wire.FromShim{}, &wire.Ready{}, &wire.Output{}, &wire.Notice{}, &wire.Result{}, &wire.RankExit{}, &wire.Failure{},
+	} {
+		if _, err := proto.Marshal(m); err != nil {
+			return err
+		}
+	}
+	server, client, err := link.KeyTLS(link.NewKey())
+	if err != nil {
+		return err
+	}
+	ours, f, err := proc.SocketPair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	theirs, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	met := make(chan error, 1)
+	go func() {
+		c := tls.Client(theirs, client)
+		_, err := c.Write([]byte("x"))
+		met <- err
+	}()
+	_, err = tls.Server(ours, server).Read(make([]byte, 1))
+	_ = ours.Close()
+	return errors.Join(err, <-met)
+}
