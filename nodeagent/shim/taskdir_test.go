@@ -41,13 +41,13 @@ func (m *member) file(name string) string {
 
 // TestKept holds that a kept task's output is in its files, and nowhere else.
 func TestKept(t *testing.T) {
-	for _, c := range []struct{ mpi, cc string }{{"none", ""}, {"mpich", "mpicc.mpich"}, {"openmpi", "mpicc.openmpi"}} {
+	for _, c := range []struct{ mpi, cc, via string }{{"none", "", ""}, {"mpich", "mpicc.mpich", "pmi"}, {"mpich", "mpicc.mpich", "mpirun"}, {"openmpi", "mpicc.openmpi", ""}} {
 		t.Run(c.mpi, func(t *testing.T) {
 			if c.cc != "" {
 				hello(t, c.cc)
 			}
 			a := ranks(kept(assignment(t, "/bin/sh", "-c", "echo $PWD; env >env.$GANGWAY_RANK; echo said by $GANGWAY_RANK >&2")), 2)
-			a.Mpi = c.mpi
+			a.Mpi, a.LaunchVia = c.mpi, c.via
 			m, r := run(t, a)
 			if r.GetExitCode() != 0 || len(r.GetRanks()) != 2 || r.GetOutputEnd() != 0 || len(m.out) != 0 || len(r.GetWarnings()) != 0 {
 				t.Fatalf("result %v, streamed %q", r, m.out)

@@ -245,6 +245,7 @@ i=0; while [ $i -lt $n ]; do PMI_RANK=$i PMI_SIZE=$n "$@"; i=$((i+1)); done
 				if err := os.WriteFile(dir+"/mpiexec.mpich", []byte(script), 0o755); err != nil {
 					b.Fatal(err)
 				}
+				a.LaunchVia = "mpirun"
 				a.Mpi, a.Env = "mpich", []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
 			}
 			a.LaunchDeadlineMs = 600000
