@@ -145,7 +145,7 @@ func deathFor(c Code) Death {
 		return DeathMPIRun
 	case FailRank, FailInput:
 		return DeathExit
-	case "preflight":
+	case FailPreflight:
 		return DeathPreflight
 	case "", FailUnknown:
 		return DeathUnknown
@@ -157,7 +157,7 @@ func deathFor(c Code) Death {
 // program or the request.
 func nodeFault(c Code) bool {
 	switch c {
-	case FailNodeLost, FailShimLost, FailNodeAgent, FailDisk, "preflight":
+	case FailNodeLost, FailShimLost, FailNodeAgent, FailDisk, FailPreflight:
 		return true
 	}
 	return false
@@ -321,7 +321,7 @@ func (a *AttemptRow) launched() bool {
 
 func (a *AttemptRow) nodeOfRank(rank int) string {
 	for i := range a.Parts {
-		if p := &a.Parts[i]; rank >= p.FirstRank && rank < p.FirstRank+p.Ranks {
+		if p := &a.Parts[i]; p.HasRank(rank) {
 			return p.Node
 		}
 	}
