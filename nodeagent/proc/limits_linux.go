@@ -20,11 +20,22 @@ func ReadLimits() Limits {
 		}
 		return &l.Max
 	}
-	l := Limits{Memlock: get(unix.RLIMIT_MEMLOCK), Files: get(unix.RLIMIT_NOFILE)}
+	l := Limits{Files: get(unix.RLIMIT_NOFILE)}
+	if !locksFreely() {
+		l.Memlock = get(unix.RLIMIT_MEMLOCK)
+	}
 	if os.Geteuid() != 0 { // the kernel does not hold root to it
 		l.Processes = get(unix.RLIMIT_NPROC)
 	}
 	return l
+}
+
+// locksFreely says whether this process has the capability CAP_IPC_LOCK: then
+// the kernel holds it to no limit of locked memory, nor what it starts as root.
+func locksFreely() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	return unix.Capget(&head, &sets[0]) == nil && sets[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
 }
 
 // UserTasks counts this user's threads.

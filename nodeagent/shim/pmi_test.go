@@ -46,7 +46,7 @@ func TestPMI(t *testing.T) {
 			}{
 				{"well", 0, 0, "", "done"},
 				{"leave", 0, 0, "", ""},
-				{"abort", 7, 0, "rank 1 on here called MPI_Abort with status 7", "running"},
+				{"abort", 7, 0, "rank 1 on here called MPI_Abort with 7", "running"},
 				{"exit", 5, 0, "rank 1 on here ended with status 5", "running"},
 				{"early", 4, 0, "rank 1 on here ended with status 4", "start"},
 				{"one", 1, 0, "rank 1 on here ended with status 0 without MPI_Finalize", "running"},
