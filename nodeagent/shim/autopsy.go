@@ -166,6 +166,9 @@ func autopsyOf(e evidence) *wire.Autopsy {
 		e.rankDied(a)
 	case code == wire.FailureCode_FAILURE_RANK: // the primary's command
 		a.Death, a.Node, a.How = deathOf(e.verdict.code, e.verdict.signal), e.verdict.node, "the command "+verbOf(e.verdict.code, e.verdict.signal)
+	case code == wire.FailureCode_FAILURE_PEER_LOST && e.nodes > 2 && e.alone(), code == wire.FailureCode_FAILURE_LEASE && e.alone():
+		a.Death, a.Node, a.How = wire.Death_DEATH_SILENT, e.primary, "node "+e.primary+" was cut off: it heard none of the gang's other nodes any more"
+		suspect(a, e.primary, "it was cut off from all other nodes of the gang")
 	case code == wire.FailureCode_FAILURE_PEER_LOST:
 		e.memberLost(a)
 	case code == wire.FailureCode_FAILURE_SHIM_LOST:
@@ -325,6 +328,18 @@ func (e evidence) ties(first gangExit) string {
 		who += fmt.Sprintf(" and %d more", n)
 	}
 	return fmt.Sprintf("%s ended within %d ms of it, so which was first is not certain", who, tieWindow.Milliseconds())
+}
+
+// alone says whether the primary hears nobody any more: it is more likely that it
+// was cut off than that all others were.
+func (e evidence) alone() bool {
+	silent := map[uint32]bool{}
+	for _, l := range e.lost {
+		if errors.Is(l.err, mesh.ErrSilent) || errors.Is(l.err, mesh.ErrSlow) {
+			silent[l.node] = true
+		}
+	}
+	return e.primary != "" && e.nodes > 1 && len(silent) == e.nodes-1
 }
 
 // memberLost tells of a node that the primary lost.
