@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gangway/mpi"
+	"gangway/mpi/pmi"
 	"gangway/nodeagent/mesh"
 	"gangway/nodeagent/wire"
 )
@@ -274,7 +275,7 @@ func (e evidence) aborted(a *wire.Autopsy) bool {
 // rankDied tells of the rank that was the first to end badly.
 func (e evidence) rankDied(a *wire.Autopsy) {
 	v := e.verdict
-	x := e.exits[uint32(v.first)]
+	x, known := e.exits[uint32(v.first)]
 	a.Rank, a.Node = v.first, v.node
 	code, signal := v.code, v.signal
 	switch {
@@ -285,6 +286,10 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	case x.starved && signal == int32(syscall.SIGKILL):
 		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the kernel was ending processes on the node for lack of it"
 		suspect(a, v.node, "the kernel ended processes there for lack of memory, though the job was within its limit")
+	case known && x.ok() && x.phase == string(pmi.Start):
+		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Init, the others were waiting for it there"
+	case known && x.ok():
+		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Finalize, the others were still running"
 	case x.signal != 0 && signal == 0: // mpirun's status in place of its killing, see blameFirst
 		a.Death, a.How = wire.Death_DEATH_ABORT, fmt.Sprintf("called MPI_Abort with %d, by mpirun's status; which rank did is not certain", code)
 	default:
