@@ -92,6 +92,9 @@ func (s *shim) startPMI() {
 		return
 	}
 	s.pmi = server
+	if s.shm != "" { // without the list they stay, as under mpiexec
+		_ = proc.NoteSegments(s.shm, mpi.Segments(s.dictName()))
+	}
 	s.startRanks()
 }
 
