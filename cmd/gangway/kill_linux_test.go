@@ -192,9 +192,9 @@ func catch(t *testing.T, w killWay, phase string, victim int) *caught {
 	s := b.up(filepath.Join(b.lab.Dir(), "data"), "--hosts", fmt.Sprintf("n[1-%d]", killHosts), "--lease", killLease.String())
 	g := &caught{t: t, s: s, dir: filepath.Join(b.lab.Dir(), "phases"), victim: victim, procs: map[int]lab.Proc{}, at: map[int]int{}}
 	g.must(os.Mkdir(g.dir, 0o755))
-	b.want(0, "submit", "--launcher", "unix:"+s.socket, "--name", "g", "--exact", "--retries", "1", "-N", strconv.Itoa(killRanks), "--ppn", "1",
-		"--mpi", w.mpi, "--launch", w.launch, "-D", "/", "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "-x", "OMPI_MCA_btl=tcp,self", "-x", "FI_PROVIDER=tcp",
-		"--", prog, phase, g.dir)
+	b.want(0, slices.Concat([]string{"submit", "--launcher", "unix:" + s.socket, "--name", "g", "--exact", "--retries", "1", "-N", strconv.Itoa(killRanks), "--ppn", "1",
+		"--mpi", w.mpi, "--launch", w.launch, "-D", "/", "-x", "UCX_TLS=tcp,self", "-x", "UCX_NET_DEVICES=eth0", "-x", "OMPI_MCA_btl=tcp,self"},
+		mpiLibs(w.cc), []string{"--", prog, phase, g.dir})...)
 	waitFor(t, "all ranks are at "+phase, time.Minute, func() bool {
 		for r := range killRanks {
 			if _, err := os.Stat(filepath.Join(g.dir, strconv.Itoa(r))); err != nil {
@@ -326,6 +326,27 @@ func (g *caught) succeeds(retries, requeues int) {
 	}
 }
 
+// mpiRoot is where the MPI of a compiler is, without links: lab hosts have a /tmp
+// of their own.
+func mpiRoot(cc string) string {
+	root, err := filepath.Abs(filepath.Dir(filepath.Dir(cc)))
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(root); err == nil {
+		return real
+	}
+	return root
+}
+
+// mpiLibs makes ranks find the libraries of an MPI that is not the system's.
+func mpiLibs(cc string) []string {
+	if !strings.Contains(cc, "/") {
+		return nil
+	}
+	return []string{"-x", "I_MPI_ROOT=" + mpiRoot(cc), "-x", "LD_LIBRARY_PATH=" + mpiRoot(cc) + "/lib", "-x", "FI_PROVIDER=tcp"}
+}
+
 // phases compiles testdata/phases.c, or skips.
 func phases(t *testing.T, mpicc string) string {
 	t.Helper()
@@ -341,7 +362,9 @@ func phases(t *testing.T, mpicc string) string {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "phases")
-	if b, err := exec.Command(cc, "-O1", "-o", out, "testdata/phases.c").CombinedOutput(); err != nil {
+	c := exec.Command(cc, "-O1", "-o", out, "testdata/phases.c")
+	c.Env = append(os.Environ(), "I_MPI_ROOT="+mpiRoot(cc)) // Intel's compilers look there
+	if b, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", mpicc, err, b)
 	}
 	compiled.Store("phases "+cc, out)
