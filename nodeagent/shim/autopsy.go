@@ -282,6 +282,8 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	case x.starved && signal == int32(syscall.SIGKILL):
 		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the kernel was ending processes on the node for lack of it"
 		suspect(a, v.node, "the kernel ended processes there for lack of memory, though the job was within its limit")
+	case x.left && signal == 0: // the verdict's status is gangway's, see blameLeft
+		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Finalize"
 	case x.signal != 0 && signal == 0: // mpirun's status in place of its killing, see blameFirst
 		a.Death, a.How = wire.Death_DEATH_ABORT, fmt.Sprintf("called MPI_Abort with %d, by mpirun's status; which rank did is not certain", code)
 	default:
