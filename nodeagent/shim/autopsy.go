@@ -67,8 +67,31 @@ func decodeAbort(b []byte, from uint32) (abortCall, error) {
 // gangAborted is the primary's note of a call of MPI_Abort.
 func (s *shim) gangAborted(c abortCall) {
 	s.found.aborts = append(s.found.aborts, c)
+	switch {
+	case s.ending || s.finished: // it may still say more than what the end was put down to
+	case c.library() && len(s.gang.failed) == 0:
+		// It may have lost a rank whose death is still on its way here.
+		s.after(failWindow, func() { s.blameAbort(c) })
+	default:
+		s.blameAbort(c)
+	}
+}
+
+// library says that MPI itself gave up, as by MPI_ERRORS_ARE_FATAL: its codes have
+// more than a class, which is below 256 (MPICH's errcodes.h). A program's own are
+// statuses, as a rule.
+func (c abortCall) library() bool { return c.code < 0 || c.code > 0xffff }
+
+// blameAbort ends the attempt for a call of MPI_Abort. A rank that had been killed
+// before comes first: nobody cleans up beside gangway, and whoever talked to that
+// rank then gave up.
+func (s *shim) blameAbort(c abortCall) {
 	if s.ending || s.finished {
-		return // it may still say more than what the end was put down to
+		return
+	}
+	if len(s.gang.failed) > 0 {
+		s.blame(s.gang.failed[0])
+		return
 	}
 	node := s.nameOf(c.node)
 	s.verdict = verdict{code: c.code & 0xff, first: int32(c.rank), node: node}
@@ -131,7 +154,7 @@ func (s *shim) evidence(ranks []*wire.RankExit) evidence {
 		name: s.nameOf, primary: s.nodeName(), nodes: max(1, len(s.peers)),
 		nodeOf: func(rank uint32) string { return s.placeOf(int64(rank)) }, peer: s.knownAs}
 	if v := s.verdict; v.first >= 0 {
-		e.weak = s.gang.exits[uint32(v.first)].weak()
+		e.weak = s.via != viaPMI && s.gang.exits[uint32(v.first)].weak()
 	}
 	if s.main != nil {
 		e.main = s.main.tail.lines()
@@ -282,8 +305,6 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	case x.starved && signal == int32(syscall.SIGKILL):
 		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the kernel was ending processes on the node for lack of it"
 		suspect(a, v.node, "the kernel ended processes there for lack of memory, though the job was within its limit")
-	case x.left && signal == 0: // the verdict's status is gangway's, see blameLeft
-		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Finalize"
 	case x.signal != 0 && signal == 0: // mpirun's status in place of its killing, see blameFirst
 		a.Death, a.How = wire.Death_DEATH_ABORT, fmt.Sprintf("called MPI_Abort with %d, by mpirun's status; which rank did is not certain", code)
 	default:
