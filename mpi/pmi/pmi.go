@@ -114,7 +114,8 @@ type Server struct {
 	mu       sync.Mutex
 	dict     map[string]string // after the last barrier
 	dictSize int
-	pending  []byte            // pairs put since, encoded
+	unread   [][]byte          // what the last barriers have brought, encoded
+	pending  encoder           // pairs put since
 	fresh    map[string]string // the same
 	in       int               // ranks in the barrier
 	clients  []*client
