@@ -80,7 +80,7 @@ func (s *shim) gangAborted(c abortCall) {
 // library says that MPI itself gave up, as by MPI_ERRORS_ARE_FATAL: its codes have
 // more than a class, which is below 256 (MPICH's errcodes.h). A program's own are
 // statuses, as a rule.
-func (c abortCall) library() bool { return c.code < 0 || c.code > 0xffff }
+func (c abortCall) library() bool { return c.code > 0xffff }
 
 // blameAbort ends the attempt for a call of MPI_Abort. A rank that had been killed
 // before comes first: nobody cleans up beside gangway, and whoever talked to that
