@@ -65,6 +65,9 @@ type Config struct {
 	// Abort is told that a rank called MPI_Abort, or whatever else of the library
 	// gives up. Nothing is answered: the gang is to be killed. nil: nobody is told.
 	Abort func(rank, code int, message string)
+	// Began is told once, when the first of this node's ranks says init. nil: nobody
+	// is told.
+	Began func()
 	// Now tells the time; nil: time.Now.
 	Now func() time.Time
 	// Failed is told of an exchange that failed: the ranks stay in the barrier,
@@ -119,6 +122,7 @@ type Server struct {
 	fresh    map[string]string // the same
 	in       int               // ranks in the barrier
 	clients  []*client
+	began    bool  // a rank has said init
 	err      error // of an exchange
 }
 

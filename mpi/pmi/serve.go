@@ -42,6 +42,7 @@ func (c *client) answer(r request) error {
 			return c.say("cmd=response_to_init rc=-1 pmi_version=1 pmi_subversion=1")
 		}
 		c.enter(Init)
+		s.begin()
 		return c.say("cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1")
 	case "get_maxes":
 		return c.say("cmd=maxes rc=0 kvsname_max=%d keylen_max=%d vallen_max=%d", MaxKVS, MaxKey, MaxValue)
@@ -85,6 +86,17 @@ func (c *client) answer(r request) error {
 		return c.say("cmd=finalize_ack rc=0")
 	}
 	return fmt.Errorf("no such request is known")
+}
+
+// begin tells of the first init.
+func (s *Server) begin() {
+	s.mu.Lock()
+	first := !s.began
+	s.began = true
+	s.mu.Unlock()
+	if first && s.c.Began != nil {
+		s.c.Began()
+	}
 }
 
 func (c *client) enter(p Phase) {

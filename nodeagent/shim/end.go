@@ -279,6 +279,9 @@ func (s *shim) finish() {
 	s.finished = true
 	s.in.close()
 	s.pmi.hangUp()
+	if s.cause != nil && s.shm != "" { // the result may have to wait, memory need not
+		_ = proc.RemoveSharedMemory(s.shm) // whatever stays is told of in the end
+	}
 	if s.forget {
 		s.box.close()
 	}
