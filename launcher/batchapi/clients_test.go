@@ -25,7 +25,7 @@ func client(t *testing.T, variable, dir, program string) string {
 		_, err = os.Stat(path)
 	}
 	if err != nil {
-		t.Skipf("no %s (%v): make a virtual environment with it and name it in %s", program, err, variable)
+		t.Skipf("no %s (%v): .ci/deps.sh --all makes .cache/%s; or name another in %s", program, err, dir, variable)
 	}
 	return path
 }
@@ -45,7 +45,7 @@ func run(t *testing.T, env []string, name string, args ...string) string {
 
 // TestPythonSDK drives the API by azure-batch, unmodified.
 func TestPythonSDK(t *testing.T) {
-	python := client(t, "GANGWAY_AZURE_BATCH_VENV", "venv", "python")
+	python := client(t, "GANGWAY_AZURE_BATCH_VENV", "venv-azure-batch", "python")
 	if exec.Command(python, "-c", "import azure.batch").Run() != nil {
 		t.Skipf("%s has no azure-batch", python)
 	}
@@ -59,7 +59,7 @@ func TestPythonSDK(t *testing.T) {
 
 // TestAzureCLI drives the API by az batch, unmodified.
 func TestAzureCLI(t *testing.T) {
-	az := client(t, "GANGWAY_AZURE_CLI_VENV", "azvenv", "az")
+	az := client(t, "GANGWAY_AZURE_CLI_VENV", "venv-azure-cli", "az")
 	if testing.Short() {
 		t.Skip("az takes a second or two for each command")
 	}
