@@ -20,6 +20,9 @@ const (
 	msgAbort      = 'a' // member: a rank called MPI_Abort (rank, code, message)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
+	msgSpawned    = 's' // member: a process that a rank spawned has ended badly (spawnedEnd)
+	msgName       = 'n' // member: about a published name
+	msgNamed      = 'N' // primary: the answer
 	// msgPreflight: preflight.go
 )
 
@@ -161,6 +164,12 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 		if c, err := decodeAbort(body, from); err == nil {
 			s.gangAborted(c)
 		}
+	case kind == msgSpawned && s.primary():
+		s.gangSpawned(from, body)
+	case kind == msgName && s.primary():
+		s.askedName(from, body)
+	case kind == msgNamed && from == 0:
+		s.answeredName(body)
 	case kind == msgEnd && (s.primary() || from == 0):
 		r := new(wire.Result)
 		if proto.Unmarshal(body, r) == nil {
