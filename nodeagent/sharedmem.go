@@ -28,7 +28,7 @@ func sweepSharedMemory(known map[string]bool, log *slog.Logger) {
 		return
 	}
 	for _, dir := range staleSharedMemory(proc.SharedMemoryRoot, known, time.Now()) {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := proc.RemoveSharedMemory(dir); err != nil {
 			log.Warn("shared memory of a job that is over stays", "err", err)
 			continue
 		}

@@ -75,7 +75,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			// What a killed shim left must be gone before its cores go to others.
 			serr = sweep(e.marker(), spared)
 			_ = os.RemoveAll(e.NodeDir)
-			_ = os.RemoveAll(proc.SharedMemoryDir(e.NodeDir))
+			_ = proc.RemoveSharedMemory(proc.SharedMemoryDir(e.NodeDir))
 			_ = proc.RemoveGroups(filepath.Base(e.NodeDir))
 		}
 		res, spooled, err := a.readSpool(spoolDir, e.ID)

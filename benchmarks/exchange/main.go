@@ -1,7 +1,8 @@
 // Command exchange measures a gang's start-up exchange with all members in one
-// process: the real mesh with TLS over loopback, one end for each simulated node.
-// What a round costs there is shared by all members, on as many cores as the
-// machine has; so are the handshakes.
+// process: the real mesh with TLS over loopback, one end for each simulated node,
+// and on each the PMI server that its ranks' clients speak with, in PMI-1's own
+// words. What a round costs there is shared by all members, on as many cores as
+// the machine has; so are the handshakes.
 package main
 
 import (
@@ -30,8 +31,8 @@ func (handler) Stream(int, []byte, mesh.Stream) {}
 
 // settings of a run.
 type settings struct {
-	members, ranks, value, fanOut, rounds int
-	plain                                 bool
+	members, ranks, fanOut, rounds int
+	plain                          bool
 }
 
 func main() {
@@ -39,7 +40,6 @@ func main() {
 	members := flag.String("members", "64,256,1024", "members of the gangs, comma separated")
 	runs := flag.Int("runs", 5, "gangs of each size; the table has medians")
 	flag.IntVar(&s.ranks, "ranks", 8, "ranks a member")
-	flag.IntVar(&s.value, "value", 300, "bytes of a rank's value; its key has 20")
 	flag.IntVar(&s.fanOut, "fan-out", 0, "of the tree; 0: the mesh's own")
 	flag.IntVar(&s.rounds, "rounds", 3, "exchanges of each gang")
 	flag.BoolVar(&s.plain, "floor", false, "measure plain TCP in the same tree instead of the mesh")
@@ -48,13 +48,13 @@ func main() {
 	if s.plain {
 		what = "plain TCP"
 	}
-	fmt.Println("| members | over | join s | join CPU s | first exchange s | further s | CPU s | MiB resident a member |")
-	fmt.Println("|---|---|---|---|---|---|---|---|")
+	fmt.Println("| members | over | join s | join CPU s | first exchange s | further s | CPU s | MiB resident a member | KiB put | KiB exchanged |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
 	for _, m := range strings.Split(*members, ",") {
 		if _, err := fmt.Sscan(m, &s.members); err != nil || s.members < 1 {
 			fail(fmt.Errorf("-members: %q is no number of members", m))
 		}
-		var all [6][]float64
+		var all [8][]float64
 		for range *runs {
 			r, err := run(s)
 			if err != nil {
@@ -79,16 +79,6 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-// part is what one member contributes: the size of its ranks' puts.
-func (s settings) part(member int) []byte {
-	var b []byte
-	for r := range s.ranks {
-		key := fmt.Sprintf("P%d-businesscard", member*s.ranks+r)
-		b = fmt.Appendf(b, "%-20.20s%s", key, strings.Repeat(string(rune('a'+r)), s.value))
-	}
-	return b
-}
-
 // group is a gang: the mesh's or the floor's.
 type group interface {
 	join() error
@@ -97,7 +87,7 @@ type group interface {
 }
 
 // run makes one gang; it returns what the table has.
-func run(s settings) (out [6]float64, err error) {
+func run(s settings) (out [8]float64, err error) {
 	var g group
 	if s.plain {
 		g, err = newFloor(s)
@@ -115,11 +105,18 @@ func run(s settings) (out [6]float64, err error) {
 	out[0], out[1] = time.Since(t).Seconds(), cpu()-c
 	var walls, cpus []float64
 	for range s.rounds {
-		t, c := time.Now(), cpu()
-		if err := s.round(g); err != nil {
+		r, err := newRound(s, g)
+		if err != nil {
+			return out, err
+		}
+		t, c = time.Now(), cpu()
+		if err := r.putAll(); err != nil {
 			return out, err
 		}
 		walls, cpus = append(walls, time.Since(t).Seconds()), append(cpus, cpu()-c)
+		if out[6], out[7], err = r.check(); err != nil {
+			return out, err
+		}
 	}
 	out[2] = walls[0]
 	if rest := walls[1:]; len(rest) > 0 {
@@ -130,29 +127,6 @@ func run(s settings) (out [6]float64, err error) {
 	out[4] = cpus[len(cpus)/2]
 	out[5] = resident() / float64(s.members)
 	return out, nil
-}
-
-// round is one exchange of all members.
-func (s settings) round(g group) error {
-	errs := make([]error, s.members)
-	var wg sync.WaitGroup
-	for i := range s.members {
-		wg.Go(func() {
-			part := s.part(i)
-			whole, err := g.exchange(i, part)
-			if err == nil && len(whole) != s.members*len(part) {
-				err = fmt.Errorf("member %d has %d bytes, want %d", i, len(whole), s.members*len(part))
-			}
-			errs[i] = err
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 type gang struct {

@@ -51,7 +51,7 @@ func gangway() Rules {
 
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},
 			{Path: "benchmarks/peers", May: []string{"topology", "mpi", "internal/..."}, Why: "comparisons run in lab hosts"},
-			{Path: "benchmarks/exchange", May: []string{"nodeagent/mesh", "nodeagent/wire/link"}, Why: "all members of a gang in one process"},
+			{Path: "benchmarks/exchange", May: []string{"mpi/pmi", "nodeagent/mesh", "nodeagent/wire/link"}, Why: "all members of a gang in one process"},
 			{Path: "benchmarks/up", May: []string{"launcher", "launcher/auth", "nodeagent", "nodeagent/wire/...", "topology", "topology/probe"}, External: []string{connect, protobuf}, Why: "simulated agents join a real launcher"},
 			{Path: "docs", Why: "documents that the program shows"},
 			{Path: "examples", May: []string{"internal/..."}, Why: "examples use the command"},

@@ -59,8 +59,8 @@ func (a *AttemptRow) Diagnose() *Autopsy {
 	}
 	if r := a.Parts[0].Results; len(r) > 0 {
 		switch last := r[len(r)-1]; {
-		case last.Autopsy != nil && !(a.End != nil && last.Autopsy.Death == DeathCancelled && a.End.Code != FailCancelled):
-			return last.Autopsy // unless it was only told to end
+		case last.Autopsy != nil && a.knows(last):
+			return last.Autopsy
 		case last.Success():
 			return nil
 		}
@@ -109,6 +109,25 @@ func (a *AttemptRow) Diagnose() *Autopsy {
 		out.Suspects = []Suspect{{Node: node, Why: out.How}}
 	}
 	return out
+}
+
+// knows reports whether the primary's result can tell what the attempt died of:
+// a primary that was told to end can't, nor can one that was cut off and is back.
+func (a *AttemptRow) knows(r Result) bool {
+	first := &a.Parts[0]
+	lost := func(p PartRow) bool { return p.Cut || p.Failure != nil && p.Failure.Code == FailNodeLost }
+	accused := slices.ContainsFunc(a.Parts[1:], func(p PartRow) bool {
+		return slices.ContainsFunc(p.Results, func(r Result) bool { return r.Autopsy != nil && r.Autopsy.Node == first.Node })
+	})
+	switch d := r.Autopsy; {
+	case d.Death == DeathCancelled:
+		return (a.End == nil || a.End.Code == FailCancelled) && !(accused && r.Failure != nil && r.Failure.Code == FailLease)
+	case d.Death == DeathSilent && d.Node == first.Node: // it hears nobody: or the others are all down
+		return lost(*first) || accused || !slices.ContainsFunc(a.Parts[1:], lost)
+	case d.Death == DeathSilent:
+		return !(accused && lost(*first))
+	}
+	return true
 }
 
 // bare is the autopsy of a result that came without one.

@@ -41,6 +41,27 @@ func TestDiagnose(t *testing.T) {
 			a.Parts[1].Failure = a.End
 			a.Parts[0].Results = []Result{{ExitCode: 125, Failure: &Reason{Code: FailCancelled}, Autopsy: &Autopsy{Death: DeathCancelled, Rank: -1, How: "node n2 was lost"}}}
 		}), &Autopsy{Death: DeathSilent, Rank: -1, Node: "n2", How: "node n2 was lost", Suspects: []Suspect{{"n2", "node n2 was lost"}}}},
+		"the primary was cut off and is back, its lease over": {gangRow(func(a *AttemptRow) {
+			a.Parts[0].Results = []Result{{ExitCode: 125, Failure: &Reason{Code: FailLease}, Autopsy: &Autopsy{Death: DeathCancelled, Rank: -1, How: "lease"}}}
+			a.Parts[1].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "x"}}}
+		}), &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "x"}},
+		"the primary was cut off and is back, and accuses": {gangRow(func(a *AttemptRow) {
+			a.Parts[0].Failure = &Reason{Code: FailNodeLost}
+			a.Parts[0].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n2", How: "y"}}}
+			a.Parts[1].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "x"}}}
+		}), &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "x"}},
+		"a member was cut off and is back, and accuses": {gangRow(func(a *AttemptRow) {
+			a.Parts[1].Failure = &Reason{Code: FailNodeLost}
+			a.Parts[0].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n2", How: "y"}}}
+			a.Parts[1].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "x"}}}
+		}), &Autopsy{Death: DeathSilent, Rank: -1, Node: "n2", How: "y"}},
+		"the primary takes itself for cut off, the other is lost": {gangRow(func(a *AttemptRow) {
+			a.Parts[1].Failure = &Reason{Code: FailNodeLost, Detail: "node n2 was lost"}
+			a.Parts[0].Results = []Result{{ExitCode: 125, Autopsy: &Autopsy{Death: DeathSilent, Rank: -1, Node: "n1", How: "y"}}}
+		}), &Autopsy{Death: DeathSilent, Rank: -1, Node: "n2", How: "node n2 was lost", Suspects: []Suspect{{"n2", "node n2 was lost"}}}},
+		"the lease of all": {gangRow(func(a *AttemptRow) {
+			a.Parts[0].Results = []Result{{ExitCode: 125, Failure: &Reason{Code: FailLease}, Autopsy: &Autopsy{Death: DeathCancelled, Rank: -1, How: "lease"}}}
+		}), &Autopsy{Death: DeathCancelled, Rank: -1, How: "lease"}},
 		"a failed preparation": {gangRow(func(a *AttemptRow) {
 			a.End = &Reason{Code: FailNotFound, Detail: "n2: no program", Nodes: []NodeShort{{Node: "n2"}}}
 			a.Parts[1].Failure = a.End

@@ -82,6 +82,9 @@ type Config struct {
 	Refused func(rank int, why error)
 	// Names keeps published names; nil: they are refused.
 	Names Names
+	// Began is told once, when the first of this node's ranks says init. nil: nobody
+	// is told.
+	Began func()
 	// Now tells the time; nil: time.Now.
 	Now func() time.Time
 	// Failed is told of an exchange that failed: the ranks stay in the barrier,
@@ -131,10 +134,12 @@ type Server struct {
 	mu       sync.Mutex
 	dict     map[string]string // after the last barrier
 	dictSize int
-	pending  []byte            // pairs put since, encoded
+	unread   [][]byte          // what the last barriers have brought, encoded
+	pending  encoder           // pairs put since
 	fresh    map[string]string // the same
 	in       int               // ranks in the barrier
 	clients  []*client
+	began    bool  // a rank has said init
 	err      error // of an exchange
 }
 

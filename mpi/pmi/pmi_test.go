@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,17 +66,100 @@ func FuzzParseLine(f *testing.F) {
 	})
 }
 
-func FuzzReadPairs(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(appendPair(appendPair(nil, "a", "b"), "key", strings.Repeat("v", 300)))
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		size := 0
-		err := readPairs(b, func(k, v string) { size += len(k) + len(v) + 2 })
-		if size > len(b) || err == nil && size == 0 && len(b) > 0 {
-			t.Errorf("%d bytes became %d: %v", len(b), size, err)
+// cards are keys and values as MPICH's ranks put them.
+func cards(n int) []pair {
+	var out []pair
+	for r := range n {
+		u := fmt.Sprintf("%016X", uint64(r+1)*0x9E3779B97F4A7C15)
+		out = append(out, pair{fmt.Sprintf("-allgather-shm-1-%d", r), "20" + u + "2000637577CC2B3200F8D74F00000000004F030088" + u + "21120102C3BE07E05B4417B3F9FFFFEF00000000CF1917B75138539E3E4BD7E037370113230082" + u[:4] +
+			"21060002C0000202CF1917B751389763344BD7E037370013230082" + u[4:8] + "4288C3BE07E05B441733A7D377CC2B32004C3E5077CCAB33004F230088" + u[2:4] + "7B0080030000C0"},
+			pair{fmt.Sprintf("bc-%d", r), "mpi#0200" + u[:4] + "C00002020000000000000000$"})
+	}
+	return out
+}
+
+func encoded(pairs []pair) []byte {
+	var e encoder
+	for _, p := range pairs {
+		e.add(p.key, p.value)
+	}
+	return e.part()
+}
+
+func bytesOf(of *rapid.Generator[byte], most int) *rapid.Generator[string] {
+	return rapid.Map(rapid.SliceOfN(of, 0, most), func(b []byte) string { return string(b) })
+}
+
+// Whatever is put comes out again, in its order, whatever the nodes' number.
+func TestParts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := func(most int) *rapid.Generator[string] {
+			return rapid.OneOf(bytesOf(rapid.Byte(), most), bytesOf(rapid.SampledFrom([]byte("0123456789ABCDEF")), most),
+				rapid.SampledFrom([]string{"", "A", "AB12", "AB12CD", "AB13CD", "ab12cd", "0123456789", "0123x56789"}))
+		}
+		var all []byte
+		var want, got []pair
+		for range rapid.IntRange(0, 4).Draw(t, "nodes") {
+			var part []pair
+			for range rapid.IntRange(0, 6).Draw(t, "pairs") {
+				part = append(part, pair{text(MaxKey).Draw(t, "key"), text(MaxValue).Draw(t, "value")})
+			}
+			all = append(all, encoded(part)...)
+			want = append(want, part...)
+		}
+		if err := readParts(all, func(k, v string) error { got = append(got, pair{k, v}); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("got %q, put were %q", got, want)
 		}
 	})
+}
+
+func FuzzReadParts(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(encoded(cards(3)))
+	f.Add(append(encoded([]pair{{"a", "b"}, {"", ""}, {"a", "c"}}), encoded(cards(1))...))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got []pair
+		err := readParts(b, func(k, v string) error {
+			if len(k) > MaxKey || len(v) > MaxValue {
+				t.Errorf("%d and %d bytes", len(k), len(v))
+			}
+			got = append(got, pair{k, v})
+			return nil
+		})
+		if err != nil {
+			return
+		}
+		var again []pair
+		if err := readParts(encoded(got), func(k, v string) error { again = append(again, pair{k, v}); return nil }); err != nil || !slices.Equal(again, got) {
+			t.Errorf("%q became %q: %v", got, again, err)
+		}
+	})
+}
+
+// BenchmarkParts reports how much is exchanged of what 8 ranks put, and reads the
+// parts of 1,024 such nodes.
+func BenchmarkParts(b *testing.B) {
+	pairs := cards(8)
+	plain := 0
+	for _, p := range pairs {
+		plain += len(p.key) + len(p.value)
+	}
+	part := encoded(pairs)
+	var all []byte
+	for range 1024 {
+		all = append(all, part...)
+	}
+	for b.Loop() {
+		dict := map[string]string{}
+		if err := readParts(all, func(k, v string) error { dict[k] = v; return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(part))/float64(plain), "size")
 }
 
 func TestMapping(t *testing.T) {
@@ -310,6 +394,12 @@ func TestExchangeFails(t *testing.T) {
 		r := serve(t, s, 0)
 		r.init()
 		r.tell("cmd=barrier_in")
+		if c.err == nil { // seen when it is read
+			if got := r.hear(); got != "cmd=barrier_out rc=0" {
+				t.Error(got)
+			}
+			r.ask("cmd=get kvsname=kvs key=k", "cmd=get_result rc=-1 msg=key_k_not_found")
+		}
 		if err := <-told; err == nil || c.err != nil && !errors.Is(err, c.err) {
 			t.Error(err)
 		}

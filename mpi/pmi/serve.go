@@ -42,6 +42,7 @@ func (c *client) answer(r request) error {
 			return c.say("cmd=response_to_init rc=-1 pmi_version=1 pmi_subversion=1")
 		}
 		c.enter(Init)
+		s.begin()
 		return c.say("cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1")
 	case "get_maxes":
 		return c.say("cmd=maxes rc=0 kvsname_max=%d keylen_max=%d vallen_max=%d", MaxKVS, MaxKey, MaxValue)
@@ -85,6 +86,17 @@ func (c *client) answer(r request) error {
 	return fmt.Errorf("no such request is known")
 }
 
+// begin tells of the first init.
+func (s *Server) begin() {
+	s.mu.Lock()
+	first := !s.began
+	s.began = true
+	s.mu.Unlock()
+	if first && s.c.Began != nil {
+		s.c.Began()
+	}
+}
+
 func (c *client) enter(p Phase) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -114,7 +126,7 @@ func (s *Server) keep(c *client, kvs, key, value string) (why string) {
 		return "value_length"
 	case strings.HasPrefix(key, "PMI_"):
 		return "reserved_key"
-	case len(s.pending)+len(key)+len(value) > maxPending || s.dictSize+len(s.pending) > maxDict:
+	case s.pending.plain+len(key)+len(value) > maxPending || s.dictSize+s.pending.plain > maxDict:
 		return "no_more_room"
 	}
 	c.use()
@@ -122,7 +134,7 @@ func (s *Server) keep(c *client, kvs, key, value string) (why string) {
 		return ""
 	}
 	s.fresh[key] = value
-	s.pending = appendPair(s.pending, key, value)
+	s.pending.add(key, value)
 	return ""
 }
 
@@ -132,6 +144,7 @@ func (c *client) get(r request) error {
 	key := r.fields["key"]
 	s := c.s
 	s.mu.Lock()
+	s.read()
 	value, ok := s.dict[key]
 	if !ok {
 		value, ok = s.fresh[key]
@@ -169,8 +182,8 @@ func (c *client) barrier() error {
 	if s.in < len(s.clients) {
 		return nil
 	}
-	part := s.pending
-	s.pending, s.fresh = nil, map[string]string{}
+	part := s.pending.part()
+	s.pending, s.fresh = encoder{}, map[string]string{}
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -186,13 +199,8 @@ func (s *Server) exchange(part []byte) {
 		all, err = s.c.Exchange(part)
 	}
 	s.mu.Lock()
-	if err == nil {
-		err = readPairs(all, func(key, value string) {
-			if _, have := s.dict[key]; !have {
-				s.dict[key] = value
-				s.dictSize += len(key) + len(value)
-			}
-		})
+	if err == nil && len(all) > 0 {
+		s.unread = append(s.unread, all)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -210,6 +218,28 @@ func (s *Server) exchange(part []byte) {
 	for _, c := range s.clients {
 		_ = c.say("cmd=barrier_out rc=0") // one that is gone is told of by its reader
 	}
+}
+
+// read makes what the last barriers have brought known, at the first question: a
+// node whose ranks ask nothing, or another node first, does not wait for it. s.mu
+// is held.
+func (s *Server) read() {
+	for _, all := range s.unread {
+		err := readParts(all, func(key, value string) error {
+			if _, have := s.dict[key]; have {
+				return nil
+			}
+			if s.dictSize += len(key) + len(value); s.dictSize > maxDict {
+				return fmt.Errorf("more than %d bytes", maxDict)
+			}
+			s.dict[key] = value
+			return nil
+		})
+		if err != nil && s.c.Failed != nil {
+			go s.c.Failed(fmt.Errorf("the exchange of the MPI's addresses failed: %w", err))
+		}
+	}
+	s.unread = nil
 }
 
 // ranksToHosts answers Intel MPI's question of before 2019: the only answer that

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gangway/mpi"
+	"gangway/mpi/pmi"
 	"gangway/nodeagent/mesh"
 	"gangway/nodeagent/wire"
 )
@@ -166,6 +167,9 @@ func autopsyOf(e evidence) *wire.Autopsy {
 		e.rankDied(a)
 	case code == wire.FailureCode_FAILURE_RANK: // the primary's command
 		a.Death, a.Node, a.How = deathOf(e.verdict.code, e.verdict.signal), e.verdict.node, "the command "+verbOf(e.verdict.code, e.verdict.signal)
+	case code == wire.FailureCode_FAILURE_PEER_LOST && e.nodes > 2 && e.alone(), code == wire.FailureCode_FAILURE_LEASE && e.alone():
+		a.Death, a.Node, a.How = wire.Death_DEATH_SILENT, e.primary, "node "+e.primary+" was cut off: it heard none of the gang's other nodes any more"
+		suspect(a, e.primary, "it was cut off from all other nodes of the gang")
 	case code == wire.FailureCode_FAILURE_PEER_LOST:
 		e.memberLost(a)
 	case code == wire.FailureCode_FAILURE_SHIM_LOST:
@@ -271,7 +275,7 @@ func (e evidence) aborted(a *wire.Autopsy) bool {
 // rankDied tells of the rank that was the first to end badly.
 func (e evidence) rankDied(a *wire.Autopsy) {
 	v := e.verdict
-	x := e.exits[uint32(v.first)]
+	x, known := e.exits[uint32(v.first)]
 	a.Rank, a.Node = v.first, v.node
 	code, signal := v.code, v.signal
 	switch {
@@ -286,6 +290,10 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	case x.starved && signal == int32(syscall.SIGKILL):
 		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the kernel was ending processes on the node for lack of it"
 		suspect(a, v.node, "the kernel ended processes there for lack of memory, though the job was within its limit")
+	case known && x.ok() && x.phase == string(pmi.Start):
+		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Init, the others were waiting for it there"
+	case known && x.ok():
+		a.Death, a.How = wire.Death_DEATH_EXIT, "ended with status 0 without MPI_Finalize, the others were still running"
 	case x.signal != 0 && signal == 0: // mpirun's status in place of its killing, see blameFirst
 		a.Death, a.How = wire.Death_DEATH_ABORT, fmt.Sprintf("called MPI_Abort with %d, by mpirun's status; which rank did is not certain", code)
 	default:
@@ -331,6 +339,18 @@ func (e evidence) ties(first gangExit) string {
 		who += fmt.Sprintf(" and %d more", n)
 	}
 	return fmt.Sprintf("%s ended within %d ms of it, so which was first is not certain", who, tieWindow.Milliseconds())
+}
+
+// alone says whether the primary hears nobody any more: it is more likely that it
+// was cut off than that all others were.
+func (e evidence) alone() bool {
+	silent := map[uint32]bool{}
+	for _, l := range e.lost {
+		if errors.Is(l.err, mesh.ErrSilent) || errors.Is(l.err, mesh.ErrSlow) {
+			silent[l.node] = true
+		}
+	}
+	return e.primary != "" && e.nodes > 1 && len(silent) == e.nodes-1
 }
 
 // memberLost tells of a node that the primary lost.

@@ -281,6 +281,9 @@ func (s *shim) finish() {
 	s.in.close()
 	s.pmi.hangUp()
 	s.spawns.hangUp()
+	if s.cause != nil && s.shm != "" { // the result may have to wait, memory need not
+		_ = proc.RemoveSharedMemory(s.shm) // whatever stays is told of in the end
+	}
 	if s.forget {
 		s.box.close()
 	}

@@ -18,11 +18,13 @@ const (
 	msgRegistered = 'r' // member: all its ranks have started
 	msgExit       = 'x' // member: a rank has ended (gangExit)
 	msgAbort      = 'a' // member: a rank called MPI_Abort (rank, code, message)
+	msgInit       = 'i' // member: the first of its ranks is in MPI_Init, over PMI
+	msgAbsent     = 'n' // member: a rank has ended well without MPI_Init (rank)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
 	msgSpawned    = 's' // member: a process that a rank spawned has ended badly (spawnedEnd)
-	msgName       = 'n' // member: about a published name
-	msgNamed      = 'N' // primary: the answer
+	msgName       = 'q' // member: about a published name
+	msgNamed      = 'Q' // primary: the answer
 	// msgPreflight: preflight.go
 )
 
@@ -46,6 +48,8 @@ type gang struct {
 	registered map[uint32]bool     // by member
 	done       map[uint32]*wire.Result
 	down       map[uint32]bool
+	began      bool // a rank is in MPI_Init
+	absent     int  // the first rank that has ended without it, and one; 0: none
 	window     bool // a death waits for an explanation
 }
 
@@ -170,6 +174,18 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 		s.askedName(from, body)
 	case kind == msgNamed && from == 0:
 		s.answeredName(body)
+	case kind == msgInit && s.primary():
+		if !s.gang.began {
+			s.gang.began = true
+			s.checkAbsent()
+		}
+	case kind == msgAbsent && s.primary():
+		if r, err := decodeRecord(body, 1, 0); err == nil {
+			if _, known := s.gang.exits[uint32(r.nums[0])]; known && s.gang.absent == 0 {
+				s.gang.absent = int(r.nums[0]) + 1
+				s.checkAbsent()
+			}
+		}
 	case kind == msgEnd && (s.primary() || from == 0):
 		r := new(wire.Result)
 		if proto.Unmarshal(body, r) == nil {

@@ -42,6 +42,7 @@ func (s *shim) newPMI() (*pmiServer, error) {
 		Abort: func(rank, code int, message string) {
 			s.post(func() { s.rankAborted(rank, code, message) })
 		},
+		Began: func() { s.post(func() { s.tellPrimary(msgInit, nil) }) },
 		Failed: func(err error) {
 			// Who was lost is told by the mesh, and says more.
 			s.post(func() { s.after(5*failWindow, func() { s.exchangeFailed(err) }) })
@@ -98,6 +99,9 @@ func (s *shim) startPMI() {
 		return
 	}
 	s.pmi = server
+	if s.shm != "" { // without the list they stay, as under mpiexec
+		_ = proc.NoteSegments(s.shm, mpi.Segments(s.dictName()))
+	}
 	s.startRanks()
 }
 
@@ -193,6 +197,41 @@ func (s *shim) pmiBroken(err error) {
 
 func (s *shim) exchangeFailed(err error) {
 	s.end(failed(wire.FailureCode_FAILURE_NETWORK, s.nodeName(), err.Error(), ""), false)
+}
+
+// neverInMPI says whether a rank that has ended had not called MPI_Init.
+func (s *shim) neverInMPI(r *rank) bool { return pmi.Phase(s.phaseOf(r)) == pmi.Start }
+
+// watchAbsent tells the primary of a rank that has ended well without MPI_Init, if
+// nothing that it has left behind calls it after all.
+func (s *shim) watchAbsent(r *rank) {
+	s.after(leftGrace, func() {
+		if !s.ending && !s.finished && s.neverInMPI(r) {
+			s.tellPrimary(msgAbsent, record{nums: []int64{int64(r.n)}}.encode())
+		}
+	})
+}
+
+// checkAbsent sees, on the primary, whether ranks have called MPI_Init and another
+// never will: they would wait for it without end.
+func (s *shim) checkAbsent() {
+	if s.gang.began && s.gang.absent > 0 {
+		s.after(leftGrace, s.blameAbsent)
+	}
+}
+
+// blameAbsent ends a gang that waits in MPI_Init for a rank that has ended. Hydra
+// lets it wait; Open MPI's mpirun ends it too.
+func (s *shim) blameAbsent() {
+	if s.ending || s.finished || s.complete() {
+		return
+	}
+	e := s.gang.exits[uint32(s.gang.absent-1)]
+	node := s.nameOf(e.node)
+	s.verdict = verdict{code: 1, first: int32(e.rank), node: node}
+	s.end(failed(wire.FailureCode_FAILURE_RANK, node,
+		fmt.Sprintf("rank %d on %s ended with status 0 without MPI_Init, the others were waiting for it there", e.rank, node),
+		"let every rank call MPI_Init, or none"), false)
 }
 
 // blameLeft ends a gang of which a rank has ended well in the middle of MPI: the

@@ -49,6 +49,7 @@ func TestPMI(t *testing.T) {
 				{"abort", 7, 0, "rank 1 on here called MPI_Abort with 7", "running"},
 				{"exit", 5, 0, "rank 1 on here ended with status 5", "running"},
 				{"early", 4, 0, "rank 1 on here ended with status 4", "start"},
+				{"absent", 1, 0, "rank 1 on here ended with status 0 without MPI_Init", "start"},
 				{"one", 1, 0, "rank 1 on here ended with status 0 without MPI_Finalize", "running"},
 				{"kill", 0, 9, "rank 1 on here was ended by signal 9", "running"},
 			} {
@@ -65,6 +66,11 @@ func TestPMI(t *testing.T) {
 					if c.says != "" && r.GetFirstRank() != 1 {
 						t.Errorf("rank %d failed first", r.GetFirstRank())
 					}
+					for _, f := range strings.Fields(m.stdout(0)) {
+						if _, err := os.Stat(f); err == nil {
+							t.Errorf("%s is left", f)
+						}
+					}
 					if p := r.GetRanks()[1].GetPhase(); c.phase != "" && p != c.phase {
 						t.Errorf("rank 1 was in %q, want %q", p, c.phase)
 					}
@@ -77,16 +83,26 @@ func TestPMI(t *testing.T) {
 const endsSource = `
 #include <mpi.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+static void segments(void) {
+	char line[4096], *name;
+	FILE *f = fopen("/proc/self/maps", "r");
+	while (f && fgets(line, sizeof line, f))
+		if ((name = strstr(line, "/dev/shm/mpich_")) && !strstr(name, "(deleted)")) printf("%s", name);
+	fflush(stdout);
+}
 int main(int argc, char **argv) {
 	int r;
 	char *how = argv[1], *rank = getenv("GANGWAY_RANK");
+	if (!strcmp(how, "absent") && rank[0] == '1') return 0;
 	if (!strcmp(how, "early") && rank[0] == '1') return 4;
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &r);
 	MPI_Barrier(MPI_COMM_WORLD);
+	if (r == 0) segments();
 	if (!strcmp(how, "leave")) _exit(0);
 	if (strcmp(how, "well")) sleep(2);
 	if (r == 1) {

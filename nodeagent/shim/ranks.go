@@ -377,6 +377,9 @@ func (s *shim) rankEnded(r *rank, e gangExit) {
 	e.starved = e.signal == int32(syscall.SIGKILL) && !e.oom && !e.byUs && s.starved()
 	r.exit = e
 	if e.ok() {
+		if s.pmi != nil && s.neverInMPI(r) && !s.ending {
+			s.watchAbsent(r)
+		}
 		r.hangUp() // a failed rank's wrapper goes with the sweep, see RankMain
 	}
 	s.tellPrimary(msgExit, e.encode())

@@ -217,7 +217,7 @@ func (s *shim) close() error {
 		errs = append(errs, os.RemoveAll(s.a.GetNodeDir()))
 	}
 	if s.shm != "" {
-		errs = append(errs, os.RemoveAll(s.shm))
+		errs = append(errs, proc.RemoveSharedMemory(s.shm))
 	}
 	for _, r := range s.ranks {
 		r.hangUp()

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"gangway/mpi"
 	"gangway/mpi/pmi"
 	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
@@ -24,6 +25,10 @@ import (
 
 // maxSpawned is how many spawned processes may run on a node at a time.
 const maxSpawned = 4096
+
+// listedWorlds is of how many worlds the segments are noted, which they leave in
+// /dev/shm when they are killed: the list is bounded.
+const listedWorlds = 64
 
 var errEnding = errors.New("the job is ending")
 
@@ -146,6 +151,9 @@ func (s *shim) spawnServer(w *world, req pmi.SpawnRequest) (*pmi.Server, error) 
 		c.Ranks = append(c.Ranks, n)
 	}
 	c.Hosts[0].Ranks = c.Ranks
+	if s.shm != "" && s.spawns.worlds <= listedWorlds {
+		_ = proc.NoteSegments(s.shm, mpi.Segments(c.KVS))
+	}
 	return pmi.New(c)
 }
 

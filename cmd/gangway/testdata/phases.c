@@ -4,7 +4,8 @@
  *
  * The last rank stays out of the call until DIR/gate is there; the others write
  * DIR/RANK and go in, and so are inside until then. Once DIR/killed is there a
- * new run of the program holds nothing up. Rank 0 writes the ranks' sum at the
+ * new run of the program holds nothing up, and its ranks write the names of their
+ * hosts to DIR/used. Rank 0 writes the ranks' sum at the
  * end. Before MPI_Init a rank is what GANGWAY_RANK and GANGWAY_NRANKS say.
  */
 #include <fcntl.h>
@@ -34,6 +35,15 @@ static void at(const char *point) {
 		while (!there("gate")) usleep(10000);
 }
 
+static void used(void) {
+	char name[4096], host[256];
+	FILE *f;
+	snprintf(name, sizeof name, "%s/used", dir);
+	if (gethostname(host, sizeof host) != 0 || (f = fopen(name, "a")) == NULL) return;
+	fprintf(f, "%s\n", host);
+	fclose(f);
+}
+
 int main(int argc, char **argv) {
 	const char *r = getenv("GANGWAY_RANK"), *n = getenv("GANGWAY_NRANKS");
 	long sum = 0, mine;
@@ -44,6 +54,7 @@ int main(int argc, char **argv) {
 	rank = atoi(r);
 	size = atoi(n);
 	free_run = there("killed");
+	if (free_run) used();
 	at("init");
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &world);
