@@ -302,6 +302,10 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	a.Rank, a.Node = v.first, v.node
 	code, signal := v.code, v.signal
 	switch {
+	case v.spawned != "" && e.failure.GetCode() == wire.FailureCode_FAILURE_MEMORY:
+		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the job reached its memory limit there, in "+v.spawned
+	case v.spawned != "":
+		a.Death, a.How = deathOf(code, signal), v.spawned+" "+verbOf(code, signal)
 	case x.why != "":
 		a.Death, a.How = wire.Death_DEATH_LAUNCH, "did not start: "+firstLine(x.why)
 	case x.oom:
@@ -321,7 +325,9 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	switch syscall.Signal(signal) {
 	case syscall.SIGKILL:
 		if a.GetDeath() == wire.Death_DEATH_KILLED {
-			a.How = "killed from outside (signal 9)"
+			if v.spawned == "" {
+				a.How = "killed from outside (signal 9)"
+			}
 			suspect(a, v.node, "a process of the job was killed (signal 9) by something other than gangway")
 		}
 	case syscall.SIGBUS:
