@@ -201,7 +201,8 @@ func (c *client) now() Phase {
 	return c.phase
 }
 
-// Serve serves one rank until its connection ends, and closes it. It returns nil
+// Serve serves one rank until its connection ends, and closes it: that of a rank
+// that aborts stays open until the rank or the caller closes it. It returns nil
 // after a regular end (finalize, or no init at all), ErrUnfinished, ErrAborted, or
 // what the rank or its connection did wrong, as a *RankError.
 func (s *Server) Serve(local int, conn io.ReadWriteCloser) error {
@@ -238,6 +239,11 @@ func (s *Server) Serve(local int, conn io.ReadWriteCloser) error {
 		}
 		if errors.Is(err, errWrite) {
 			return c.gone()
+		}
+		if errors.Is(err, ErrAborted) {
+			// MPI_Abort waits for an answer that never comes. With the connection
+			// closed under it, it would return into the program.
+			_, _ = io.Copy(io.Discard, r)
 		}
 		if err != nil {
 			return &RankError{c.rank, clip(text), err}

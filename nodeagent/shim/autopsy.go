@@ -68,8 +68,31 @@ func decodeAbort(b []byte, from uint32) (abortCall, error) {
 // gangAborted is the primary's note of a call of MPI_Abort.
 func (s *shim) gangAborted(c abortCall) {
 	s.found.aborts = append(s.found.aborts, c)
+	switch {
+	case s.ending || s.finished: // it may still say more than what the end was put down to
+	case c.library() && len(s.gang.failed) == 0:
+		// It may have lost a rank whose death is still on its way here.
+		s.after(failWindow, func() { s.blameAbort(c) })
+	default:
+		s.blameAbort(c)
+	}
+}
+
+// library says that MPI itself gave up, as by MPI_ERRORS_ARE_FATAL: its codes have
+// more than a class, which is below 256 (MPICH's errcodes.h). A program's own are
+// statuses, as a rule.
+func (c abortCall) library() bool { return c.code > 0xffff }
+
+// blameAbort ends the attempt for a call of MPI_Abort. A rank that had been killed
+// before comes first: nobody cleans up beside gangway, and whoever talked to that
+// rank then gave up.
+func (s *shim) blameAbort(c abortCall) {
 	if s.ending || s.finished {
-		return // it may still say more than what the end was put down to
+		return
+	}
+	if len(s.gang.failed) > 0 {
+		s.blame(s.gang.failed[0])
+		return
 	}
 	node := s.nameOf(c.node)
 	s.verdict = verdict{code: c.code & 0xff, first: int32(c.rank), node: node}
@@ -132,7 +155,7 @@ func (s *shim) evidence(ranks []*wire.RankExit) evidence {
 		name: s.nameOf, primary: s.nodeName(), nodes: max(1, len(s.peers)),
 		nodeOf: func(rank uint32) string { return s.placeOf(int64(rank)) }, peer: s.knownAs}
 	if v := s.verdict; v.first >= 0 {
-		e.weak = s.gang.exits[uint32(v.first)].weak()
+		e.weak = s.via != viaPMI && s.gang.exits[uint32(v.first)].weak()
 	}
 	if s.main != nil {
 		e.main = s.main.tail.lines()
