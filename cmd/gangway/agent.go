@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -62,6 +63,7 @@ the first time with a join token, from then on with the certificate it got.`,
 }
 
 func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags, ready func()) error {
+	oneProcessor()
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoExecutable, err)
@@ -102,6 +104,17 @@ func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags,
 	return err
 }
 
+// oneProcessor keeps this process's Go code on one core at a time, unless the
+// environment says how many it may use: what agents and shims do is mostly to
+// wait, in short steps that cost more to spread over cores than to do in turn,
+// and the cores are the ranks' (docs/decisions/046-launch-cost.md). System calls
+// are not limited.
+func oneProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
+}
+
 func newBridgeCommand(_ *app) *cobra.Command {
 	var base string
 	c := &cobra.Command{
@@ -125,6 +138,7 @@ func newBridgeCommand(_ *app) *cobra.Command {
 // 3. It does without the command line's set-up: one is started for each node of
 // each job.
 func shimMain(life func(context.Context, net.Conn) error) int {
+	oneProcessor()
 	f := os.NewFile(3, "agent")
 	conn, err := net.FileConn(f)
 	_ = f.Close()

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"os/user"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -79,6 +80,7 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 		return err
 	}
 	entries = used(spec.Tasks[0], entries)
+	frugal(len(entries))
 	spec.Tasks[0].PlanOnly = planOnly
 	if planOnly {
 		spec.Tasks[0].Stdin = false
@@ -123,6 +125,22 @@ func (a *app) runJob(ctx context.Context, f *runFlags, command []string, planOnl
 		return runError(err)
 	}
 	return a.finish(f, out, res, planOnly)
+}
+
+// fewNodes is how many nodes one core connects to in the time that waking
+// others would take.
+const fewNodes = 16
+
+// frugal sets the Go runtime up for a process that lives as long as a launch: no
+// collection of garbage before 16 MB, and for few nodes one core at a time. What
+// the environment says (GOGC, GOMAXPROCS) goes first.
+func frugal(nodes int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if nodes <= fewNodes {
+		oneProcessor()
+	}
 }
 
 // forwardSignals turns the process's signals into requests for the ranks.

@@ -6,8 +6,8 @@
 //
 // Every node of a gang has a Server. Pairs that its ranks put are kept until all
 // of them are in a barrier; then the nodes exchange them (Config.Exchange), and
-// every get is answered here. Groups of ranks, spawning and published names are
-// refused: a server that offers PMI 1.1 is not asked for the first.
+// every get is answered here. Spawning and published names are Config's; groups
+// of ranks are not offered, and a server of PMI 1.1 is not asked for them.
 package pmi
 
 import (
@@ -56,8 +56,16 @@ type Config struct {
 	// KVS names the dictionary, the same on all nodes: less than MaxKVS bytes,
 	// without blanks. Every run needs one of its own: MPICH names its segments of
 	// shared memory after it, which a killed run leaves behind.
-	KVS   string
-	Hosts []Host // all nodes, for Intel MPI before 2019; nil: the request is refused
+	KVS string
+	// Apps is every rank's number of its program among those that were started
+	// together (MPI_APPNUM), by local index; nil: all 0.
+	Apps []int
+	// Universe is MPI_UNIVERSE_SIZE; 0: Size.
+	Universe int
+	// Preput are pairs that the dictionary has from the start, the same on all
+	// nodes.
+	Preput map[string]string
+	Hosts  []Host // all nodes, for Intel MPI before 2019; nil: the request is refused
 	// Exchange gives this node's part and returns all nodes' parts one after the
 	// other, the same on every node. It is called once for each barrier, never
 	// twice at a time, from a goroutine of the Server's. nil: there is one node.
@@ -65,6 +73,15 @@ type Config struct {
 	// Abort is told that a rank called MPI_Abort, or whatever else of the library
 	// gives up. Nothing is answered: the gang is to be killed. nil: nobody is told.
 	Abort func(rank, code int, message string)
+	// Spawn starts a rank's request's processes, which have a Server of their
+	// own, and returns when they are started, or none of them. It may block: the
+	// rank waits, others don't. nil: spawning is refused.
+	Spawn func(rank int, r SpawnRequest) error
+	// Refused is told of requests to spawn that did not get to Spawn; nil: nobody
+	// is told.
+	Refused func(rank int, why error)
+	// Names keeps published names; nil: they are refused.
+	Names Names
 	// Began is told once, when the first of this node's ranks says init. nil: nobody
 	// is told.
 	Began func()
@@ -154,10 +171,20 @@ func New(c Config) (*Server, error) {
 	if len(c.Ranks) == 0 || len(c.Ranks) > c.Size {
 		return nil, fmt.Errorf("pmi: %d ranks here of %d in all", len(c.Ranks), c.Size)
 	}
+	if c.Apps != nil && len(c.Apps) != len(c.Ranks) {
+		return nil, fmt.Errorf("pmi: %d programs' numbers for %d ranks", len(c.Apps), len(c.Ranks))
+	}
+	if c.Universe == 0 {
+		c.Universe = c.Size
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	s := &Server{c: c, dict: map[string]string{}, fresh: map[string]string{}}
+	for k, v := range c.Preput {
+		s.dict[k] = v
+		s.dictSize += len(k) + len(v)
+	}
 	seen := map[int]bool{}
 	for i, r := range c.Ranks {
 		if r < 0 || r >= c.Size || seen[r] {
@@ -201,7 +228,8 @@ func (c *client) now() Phase {
 	return c.phase
 }
 
-// Serve serves one rank until its connection ends, and closes it. It returns nil
+// Serve serves one rank until its connection ends, and closes it: that of a rank
+// that aborts stays open until the rank or the caller closes it. It returns nil
 // after a regular end (finalize, or no init at all), ErrUnfinished, ErrAborted, or
 // what the rank or its connection did wrong, as a *RankError.
 func (s *Server) Serve(local int, conn io.ReadWriteCloser) error {
@@ -230,34 +258,25 @@ func (s *Server) Serve(local int, conn io.ReadWriteCloser) error {
 		}
 		text := strings.TrimRight(string(line), "\r\n")
 		req, err := parseLine(text)
-		if err == nil && strings.HasPrefix(req.cmd, "mcmd ") {
-			err = skipCommand(r)
-		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case req.cmd == "mcmd spawn":
+			err = c.spawn(r)
+		default:
 			err = c.answer(req)
 		}
 		if errors.Is(err, errWrite) {
 			return c.gone()
 		}
+		if errors.Is(err, ErrAborted) {
+			// MPI_Abort waits for an answer that never comes. With the connection
+			// closed under it, it would return into the program.
+			_, _ = io.Copy(io.Discard, r)
+		}
 		if err != nil {
 			return &RankError{c.rank, clip(text), err}
 		}
 	}
-}
-
-// skipCommand reads a request of several lines to its end. What it asks for is
-// refused whatever it says.
-func skipCommand(r *bufio.Reader) error {
-	for range 1 << 16 {
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return fmt.Errorf("a request of several lines does not end: %w", err)
-		}
-		if strings.TrimSpace(string(line)) == "endcmd" {
-			return nil
-		}
-	}
-	return errors.New("a request of several lines has too many")
 }
 
 // gone is what the end of a connection means.

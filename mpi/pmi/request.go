@@ -31,7 +31,7 @@ func runsOn(name string) bool { return name == "value" || name == "message" || n
 // the first or another of which is cmd=NAME (mcmd=NAME begins a request of
 // several lines). The value of value= and message= may hold blanks: it runs up
 // to the next of the names cmd, kvsname, key and exitcode that has not been
-// there, or to the end.
+// there, or to the end; that of service= up to port=.
 func parseLine(line string) (request, error) {
 	r := request{fields: map[string]string{}}
 	rest := strings.TrimRight(line, " \r")
@@ -48,7 +48,12 @@ func parseLine(line string) (request, error) {
 		if end < 0 {
 			end = len(after)
 		}
-		if runsOn(name) {
+		switch {
+		case name == "service":
+			if end = strings.LastIndex(after, " port="); end < 0 {
+				end = len(after)
+			}
+		case runsOn(name):
 			end = r.endOf(after)
 		}
 		if _, twice := r.fields[name]; twice {

@@ -47,9 +47,13 @@ func (c *client) answer(r request) error {
 	case "get_maxes":
 		return c.say("cmd=maxes rc=0 kvsname_max=%d keylen_max=%d vallen_max=%d", MaxKVS, MaxKey, MaxValue)
 	case "get_universe_size":
-		return c.say("cmd=universe_size rc=0 size=%d", s.c.Size)
+		return c.say("cmd=universe_size rc=0 size=%d", s.c.Universe)
 	case "get_appnum":
-		return c.say("cmd=appnum rc=0 appnum=0")
+		app := 0
+		if s.c.Apps != nil {
+			app = s.c.Apps[c.local]
+		}
+		return c.say("cmd=appnum rc=0 appnum=%d", app)
 	case "get_my_kvsname":
 		return c.say("cmd=my_kvsname rc=0 kvsname=%s", s.c.KVS)
 	case "put":
@@ -60,14 +64,8 @@ func (c *client) answer(r request) error {
 		return c.barrier()
 	case "get_ranks2hosts":
 		return c.ranksToHosts()
-	case "publish_name":
-		return c.say("cmd=publish_result rc=-1 msg=not_offered")
-	case "unpublish_name":
-		return c.say("cmd=unpublish_result rc=-1 msg=not_offered")
-	case "lookup_name":
-		return c.say("cmd=lookup_result rc=-1 msg=not_offered")
-	case "mcmd spawn", "spawn":
-		return c.say("cmd=spawn_result rc=-1 msg=not_offered")
+	case "publish_name", "unpublish_name", "lookup_name":
+		return c.named(r)
 	case "abort":
 		code, err := r.number("exitcode")
 		if err != nil {

@@ -178,3 +178,6 @@ func StartTime(int) uint64 { return 0 }
 
 // CheckSlice is unsupported.
 func CheckSlice(time.Duration) error { return unsupported("scheduling slices") }
+
+// MapProgram is unsupported.
+func MapProgram() error { return unsupported("mapping the program") }

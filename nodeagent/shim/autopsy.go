@@ -68,8 +68,31 @@ func decodeAbort(b []byte, from uint32) (abortCall, error) {
 // gangAborted is the primary's note of a call of MPI_Abort.
 func (s *shim) gangAborted(c abortCall) {
 	s.found.aborts = append(s.found.aborts, c)
+	switch {
+	case s.ending || s.finished: // it may still say more than what the end was put down to
+	case c.library() && len(s.gang.failed) == 0:
+		// It may have lost a rank whose death is still on its way here.
+		s.after(failWindow, func() { s.blameAbort(c) })
+	default:
+		s.blameAbort(c)
+	}
+}
+
+// library says that MPI itself gave up, as by MPI_ERRORS_ARE_FATAL: its codes have
+// more than a class, which is below 256 (MPICH's errcodes.h). A program's own are
+// statuses, as a rule.
+func (c abortCall) library() bool { return c.code > 0xffff }
+
+// blameAbort ends the attempt for a call of MPI_Abort. A rank that had been killed
+// before comes first: nobody cleans up beside gangway, and whoever talked to that
+// rank then gave up.
+func (s *shim) blameAbort(c abortCall) {
 	if s.ending || s.finished {
-		return // it may still say more than what the end was put down to
+		return
+	}
+	if len(s.gang.failed) > 0 {
+		s.blame(s.gang.failed[0])
+		return
 	}
 	node := s.nameOf(c.node)
 	s.verdict = verdict{code: c.code & 0xff, first: int32(c.rank), node: node}
@@ -132,7 +155,7 @@ func (s *shim) evidence(ranks []*wire.RankExit) evidence {
 		name: s.nameOf, primary: s.nodeName(), nodes: max(1, len(s.peers)),
 		nodeOf: func(rank uint32) string { return s.placeOf(int64(rank)) }, peer: s.knownAs}
 	if v := s.verdict; v.first >= 0 {
-		e.weak = s.gang.exits[uint32(v.first)].weak()
+		e.weak = s.via != viaPMI && s.gang.exits[uint32(v.first)].weak()
 	}
 	if s.main != nil {
 		e.main = s.main.tail.lines()
@@ -279,6 +302,10 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	a.Rank, a.Node = v.first, v.node
 	code, signal := v.code, v.signal
 	switch {
+	case v.spawned != "" && e.failure.GetCode() == wire.FailureCode_FAILURE_MEMORY:
+		a.Death, a.How = wire.Death_DEATH_MEMORY, "out of memory: the job reached its memory limit there, in "+v.spawned
+	case v.spawned != "":
+		a.Death, a.How = deathOf(code, signal), v.spawned+" "+verbOf(code, signal)
 	case x.why != "":
 		a.Death, a.How = wire.Death_DEATH_LAUNCH, "did not start: "+firstLine(x.why)
 	case x.oom:
@@ -298,7 +325,9 @@ func (e evidence) rankDied(a *wire.Autopsy) {
 	switch syscall.Signal(signal) {
 	case syscall.SIGKILL:
 		if a.GetDeath() == wire.Death_DEATH_KILLED {
-			a.How = "killed from outside (signal 9)"
+			if v.spawned == "" {
+				a.How = "killed from outside (signal 9)"
+			}
 			suspect(a, v.node, "a process of the job was killed (signal 9) by something other than gangway")
 		}
 	case syscall.SIGBUS:

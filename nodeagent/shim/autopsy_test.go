@@ -151,6 +151,15 @@ func TestAutopsy(t *testing.T) {
 }
 
 // The last lines of very many ranks must not make a result that can't be sent.
+// TestAbortOfLibrary knows the codes of MPI itself from those of programs.
+func TestAbortOfLibrary(t *testing.T) {
+	for code, want := range map[int32]bool{0: false, 1: false, 7: false, 300: false, 255: false, 134357006: true, 1010421263: true, -1: false} {
+		if got := (abortCall{code: code}).library(); got != want {
+			t.Errorf("%d: %v", code, got)
+		}
+	}
+}
+
 func TestBoundedWords(t *testing.T) {
 	var ranks []*wire.RankExit
 	for r := range uint32(8192) {

@@ -32,6 +32,7 @@ type verdict struct {
 	code, signal int32
 	first        int32 // rank that failed first; -1: none
 	node         string
+	spawned      string // process that the rank spawned, which failed in its place; "": itself
 }
 
 // end ends the attempt for a cause; the first one counts. With grace the
@@ -279,6 +280,7 @@ func (s *shim) finish() {
 	s.finished = true
 	s.in.close()
 	s.pmi.hangUp()
+	s.spawns.hangUp()
 	if s.cause != nil && s.shm != "" { // the result may have to wait, memory need not
 		_ = proc.RemoveSharedMemory(s.shm) // whatever stays is told of in the end
 	}
@@ -291,6 +293,7 @@ func (s *shim) finish() {
 		}
 	}
 	for _, r := range s.ranks {
+		r.closeOuts()
 		for _, p := range r.pumps {
 			p.hurry()
 		}

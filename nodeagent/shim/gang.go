@@ -22,6 +22,9 @@ const (
 	msgAbsent     = 'n' // member: a rank has ended well without MPI_Init (rank)
 	msgEnd        = 'e' // both: the attempt ends; a Result with the failure, exit code 1 with grace
 	msgDone       = 'd' // member: nothing is left here; its Result
+	msgSpawned    = 's' // member: a process that a rank spawned has ended badly (spawnedEnd)
+	msgName       = 'q' // member: about a published name
+	msgNamed      = 'Q' // primary: the answer
 	// msgPreflight: preflight.go
 )
 
@@ -165,6 +168,12 @@ func (s *shim) gangSaid(from uint32, msg []byte) {
 		if c, err := decodeAbort(body, from); err == nil {
 			s.gangAborted(c)
 		}
+	case kind == msgSpawned && s.primary():
+		s.gangSpawned(from, body)
+	case kind == msgName && s.primary():
+		s.askedName(from, body)
+	case kind == msgNamed && from == 0:
+		s.answeredName(body)
 	case kind == msgInit && s.primary():
 		if !s.gang.began {
 			s.gang.began = true

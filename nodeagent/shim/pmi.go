@@ -48,6 +48,13 @@ func (s *shim) newPMI() (*pmiServer, error) {
 			s.post(func() { s.after(5*failWindow, func() { s.exchangeFailed(err) }) })
 		},
 	}
+	c.Spawn = func(n int, req pmi.SpawnRequest) error {
+		return s.spawner(s.rankOf(n))(req)
+	}
+	c.Refused = func(n int, why error) {
+		s.post(func() { s.refused(s.rankOf(n), why) })
+	}
+	c.Names = gangNames{s}
 	for _, r := range s.ranks {
 		c.Ranks = append(c.Ranks, int(r.n))
 	}

@@ -218,6 +218,19 @@ type staleKind struct {
 	session           bool
 }
 
+// namesIn reads a directory once for all that is looked for in it; what can't be
+// read has no names.
+func namesIn(dir string) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1) // those up to an error
+	slices.Sort(names)
+	return names
+}
+
 // staleFiles looks for what dead processes of this user left. shm and tmp are
 // the directories to look in.
 func staleFiles(shm, tmp string, now time.Time) []preflight.Stale {
@@ -225,18 +238,19 @@ func staleFiles(shm, tmp string, now time.Time) []preflight.Stale {
 	var found []preflight.Stale
 	var paths [][]string
 	var all []string
+	inShm, inTmp := namesIn(shm), namesIn(tmp)
 	for _, k := range staleKinds() {
-		dir := shm
+		dir, names := shm, inShm
 		if k.where == "tmp" {
-			dir = tmp
+			dir, names = tmp, inTmp
 		}
 		glob := filepath.Join(dir, k.glob)
-		matches, err := filepath.Glob(glob)
-		if err != nil {
-			continue
-		}
 		var mine []string
-		for _, m := range matches {
+		for _, name := range names {
+			if ok, err := filepath.Match(k.glob, name); err != nil || !ok {
+				continue
+			}
+			m := filepath.Join(dir, name)
 			fi, err := os.Lstat(m)
 			if err != nil || now.Sub(fi.ModTime()) < staleAge {
 				continue

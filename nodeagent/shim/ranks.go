@@ -27,13 +27,27 @@ type rank struct {
 	registered bool
 	ended      bool
 	termed     bool // it was sent a signal that ends, by gangway
-	exit       gangExit
+	// Of one started over PMI, whose spawned processes write where it does:
+	outs [2]*os.File                        // the pipes of its stdout and stderr; nil: closed
+	held *gangExit                          // it has ended well, what it spawned has not
+	used struct{ rss, user, system uint64 } // by what it spawned and has ended
+	exit gangExit
 }
 
 // hangUp ends the conversation with the wrapper; it then kills the program.
 func (r *rank) hangUp() {
 	if r.conn != nil {
 		_ = r.conn.Close()
+	}
+}
+
+// closeOuts lets go of the pipes that were kept for what the rank might spawn.
+func (r *rank) closeOuts() {
+	for i, f := range r.outs {
+		if f != nil {
+			_ = f.Close()
+			r.outs[i] = nil
+		}
 	}
 }
 
@@ -289,7 +303,12 @@ func (s *shim) startRanks() {
 		c.CPUs, c.MemNodes = s.prep.places[i].CPUs, s.prep.places[i].MemNodes
 		c.Stdin, c.Stdout, c.Stderr = files[0], files[1], files[2]
 		p, err := s.forker.Start(c)
-		for _, f := range append(c.Extra, files[:]...) {
+		closing := append(c.Extra, files[:]...)
+		if s.pmi != nil {
+			r.outs = [2]*os.File(files[1:])
+			closing = append(c.Extra, files[0])
+		}
+		for _, f := range closing {
 			_ = f.Close()
 		}
 		if err != nil {
@@ -339,10 +358,12 @@ func (s *shim) rankFailed(r *rank, code int32, why string) {
 
 // rankEnded notes a rank's end; only the first report counts.
 func (s *shim) rankEnded(r *rank, e gangExit) {
-	if r.ended {
+	if r.ended || r.held == nil && s.hold(r, e) {
 		return
 	}
 	r.ended = true
+	r.closeOuts()
+	e.rss, e.user, e.system = max(e.rss, r.used.rss), e.user+r.used.user, e.system+r.used.system
 	e.rank, e.node, e.phase = r.n, s.a.GetNodeIndex(), s.phaseOf(r)
 	e.left = e.ok() && s.leftMPI(r)
 	e.byUs = (s.killing || r.termed) && (e.signal != 0 || e.code != 0)
@@ -373,13 +394,14 @@ func (s *shim) signalRanks(n int) {
 	for _, r := range s.ranks {
 		s.kill(r, n)
 	}
+	s.signalSpawned(n)
 }
 
 // kill sends a signal to a rank's program. Those by which people end programs
 // go to its children too, as from a terminal: a rank may be a script.
 func (s *shim) kill(r *rank, n int) {
 	switch {
-	case r.ended:
+	case r.ended || r.held != nil:
 	case r.pid > 0:
 		s.signalTree(r.pid, n)
 	case r.registered:

@@ -11,6 +11,7 @@
 //	detect.go   which MPI, by what the program links and what is on PATH
 //	launch.go   mesh, mpirun or the ranks themselves
 //	ranks.go    the ranks' side of the socket; rank.go is the wrapper
+//	spawn.go    what ranks spawn
 //	preflight*.go  checks of the gang before it starts
 //	gang.go     what the members of a gang tell each other
 //	end.go      kill, verdict, result
@@ -78,6 +79,7 @@ type attempt struct {
 	pmi        *pmiServer // nil: an mpirun has one, or nobody needs it
 	memory     *proc.MemoryGroup
 	cpuset     *proc.CPUGroup // nil: affinity alone binds
+	spawns     spawns
 	gang       gang
 	checks     checks
 	found      findings // for the autopsy

@@ -37,7 +37,7 @@ func wantedSlice(env []string) time.Duration {
 	}
 	d, err := time.ParseDuration(v)
 	if err != nil || d < crowdedSlice || d > 100*time.Millisecond {
-		return 0 // off, or nothing that a kernel would take
+		return 0 // off, or nothing that a kernel would take, see saySlice
 	}
 	return d
 }
@@ -46,6 +46,9 @@ func wantedSlice(env []string) time.Duration {
 // done about it.
 func (s *shim) saySlice() {
 	d := wantedSlice(s.prep.env)
+	if v := getEnv(s.prep.env, sliceVar); d == 0 && v != "off" {
+		s.notice(true, "%s=%s is left aside, slices are not shortened: give a time from %v to 100ms, or off", sliceVar, v, crowdedSlice)
+	}
 	if d == 0 {
 		return
 	}

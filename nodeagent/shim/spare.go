@@ -2,14 +2,11 @@ package shim
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-
-	"google.golang.org/protobuf/proto"
 
 	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
@@ -57,42 +54,4 @@ func MainSpare(ctx context.Context, first net.Conn) error {
 		}
 		return s.serve(ctx, first, f)
 	}
-}
-
-// warmUp uses what every attempt uses for the first time: the messages' tables
-// and TLS with its curve.
-func warmUp() error {
-	for _, m := range []proto.Message{
-		&wire.Frame{}, &wire.ShimStart{}, &wire.Assignment{}, &wire.AttemptName{}, &wire.Range{}, &wire.ShimState{},
-		&wire.ToShim{}, &wire.Launch{}, &wire.Peer{}, &wire.Lease{}, &wire.End{}, &wire.Forget{}, &wire.OutputAck{},
-		&wire.FromShim{}, &wire.Ready{}, &wire.Output{}, &wire.Notice{}, &wire.Result{}, &wire.RankExit{}, &wire.Failure{},
-	} {
-		if _, err := proto.Marshal(m); err != nil {
-			return err
-		}
-	}
-	server, client, err := link.KeyTLS(link.NewKey())
-	if err != nil {
-		return err
-	}
-	ours, f, err := proc.SocketPair()
-	if err != nil {
-		return err
-	}
-	defer ours.Close()
-	theirs, err := net.FileConn(f)
-	_ = f.Close()
-	if err != nil {
-		return err
-	}
-	defer theirs.Close()
-	met := make(chan error, 1)
-	go func() {
-		c := tls.Client(theirs, client)
-		_, err := c.Write([]byte("x"))
-		met <- err
-	}()
-	_, err = tls.Server(ours, server).Read(make([]byte, 1))
-	_ = ours.Close()
-	return errors.Join(err, <-met)
 }

@@ -35,13 +35,7 @@ WAYS = ["plain", "mpirun", "pmi"]
 WIRE = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0", "FI_PROVIDER": "tcp", "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "eth0"}
 
 # Differences that follow from what a way is, by way and beginning of the test's id.
-EXPECTED = {
-    "pmi": {
-        "test_spawn.": "gangway's PMI server starts no further processes (MPI_Comm_spawn): --launch mpirun does",
-        "test_dynproc.TestDPM.testNamePublishing": "gangway's PMI server publishes no names: --launch mpirun does",
-        "test_util_pool.": "pools start their workers with MPI_Comm_spawn",
-    },
-}
+EXPECTED = {}
 
 
 class Flavour:

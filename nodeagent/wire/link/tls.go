@@ -36,7 +36,8 @@ func NewKey() []byte {
 // clocks can talk. Session keys are ephemeral as in any TLS 1.3 connection.
 //
 // P-256 because every shim pays for its first use: Go computes ed25519's tables
-// at run time (2 ms), P-256's are part of the program.
+// at run time (2 ms), P-256's are part of the program. The sessions' keys are
+// agreed on with the same curve, without ML-KEM (docs/decisions/046-launch-cost.md).
 func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 	if len(key) != KeySize {
 		return nil, nil, fmt.Errorf("key has %d bytes, want %d", len(key), KeySize)
@@ -72,8 +73,10 @@ func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 		}
 		return nil
 	}
+	curves := []tls.CurveID{tls.CurveP256}
 	server = &tls.Config{
 		MinVersion:            tls.VersionTLS13,
+		CurvePreferences:      curves,
 		Certificates:          []tls.Certificate{cert},
 		ClientAuth:            tls.RequireAnyClientCert,
 		VerifyPeerCertificate: verify,
@@ -83,6 +86,7 @@ func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 	}
 	client = &tls.Config{
 		MinVersion:            tls.VersionTLS13,
+		CurvePreferences:      curves,
 		Certificates:          []tls.Certificate{cert},
 		ServerName:            "gangway",
 		InsecureSkipVerify:    true, // replaced by verify: the key is pinned
