@@ -55,6 +55,8 @@ class Flavour:
             e["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         if self.mpi == "intel":
             e["I_MPI_ROOT"] = str(self.venv)
+            # With matched probes mpi4py leaves out its tests of spawning by this MPI.
+            e["MPI4PY_RC_RECV_MPROBE"] = "0"
         return e
 
     def missing(self):
