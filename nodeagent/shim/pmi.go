@@ -191,7 +191,7 @@ func (s *shim) rankAborted(n, code int, message string) {
 
 // pmiBroken ends an attempt of which a rank says what no server understands.
 func (s *shim) pmiBroken(err error) {
-	s.end(failed(wire.FailureCode_FAILURE_RANK, s.nodeName(), err.Error(),
+	s.end(failed(wire.FailureCode_FAILURE_MPI_MISMATCH, s.nodeName(), err.Error(),
 		"this MPI does not start over PMI-1: choose its own launcher with --launch mpirun"), false)
 }
 
