@@ -56,7 +56,7 @@ func (s *daemon) runs(id, command string) string {
 			s.t.Fatalf("POST %s: %d %s", r[0], status, body)
 		}
 	}
-	waitFor(s.t, "the task is completed", 30*time.Second, func() bool {
+	waitFor(s.t, "the task is completed", 90*time.Second, func() bool {
 		_, body := s.ask(c, "", "GET", "/jobs/"+id+"/tasks/t?"+apiVersion, "")
 		return strings.Contains(body, `"state":"completed"`)
 	})
