@@ -107,7 +107,7 @@ func runAgent(ctx context.Context, base, listen, keyFile string, join joinFlags,
 // oneProcessor keeps this process's Go code on one core at a time, unless the
 // environment says how many it may use: what agents and shims do is mostly to
 // wait, in short steps that cost more to spread over cores than to do in turn,
-// and the cores are the ranks' (docs/decisions/046-launch-cost.md). System calls
+// and the cores are the ranks' (docs/decisions/047-launch-cost.md). System calls
 // are not limited.
 func oneProcessor() {
 	if os.Getenv("GOMAXPROCS") == "" {

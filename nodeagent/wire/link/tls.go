@@ -37,7 +37,7 @@ func NewKey() []byte {
 //
 // P-256 because every shim pays for its first use: Go computes ed25519's tables
 // at run time (2 ms), P-256's are part of the program. The sessions' keys are
-// agreed on with the same curve, without ML-KEM (docs/decisions/046-launch-cost.md).
+// agreed on with the same curve, without ML-KEM (docs/decisions/047-launch-cost.md).
 func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 	if len(key) != KeySize {
 		return nil, nil, fmt.Errorf("key has %d bytes, want %d", len(key), KeySize)
