@@ -49,6 +49,7 @@ def pause_ms(ppn):
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--hosts", type=int, default=8)
+    p.add_argument("--rest", type=float, default=0.5, help="seconds between commands, whoever they are of: what one leaves to do must not load the next")
     p.add_argument("--rounds", type=int, default=7, help="measured rounds, after one that warms up")
     p.add_argument("--ppn", default="1,2,4", help="ranks per host, comma separated")
     p.add_argument("--skip", default="", help="of ssh,srun,gangway,mpirun,pmi,floor, comma separated")
@@ -308,6 +309,7 @@ def inside(a):
         for rnd in range(a.rounds + 1):
             k = rnd % len(todo)
             for (settings, program, name), argv in todo[k:] + todo[:k]:
+                time.sleep(a.rest)
                 wall, err = once(argv, program, ppn, a.hosts, a.timeout, "one host" in name, settings)
                 key = (settings, ppn, program, name)
                 if err:
@@ -365,7 +367,7 @@ def report(a, tables, results, errors):
         (HERE / "RESULTS.md").write_text(
             "# Launch times\n\n"
             f"Wall seconds of whole commands on one machine of {facts['cores']} cores, {a.hosts} lab hosts beside the launcher's, "
-            f"{a.rounds} rounds interleaved after one to warm up; {facts['date']}, Linux {facts['kernel']}.\n"
+            f"{a.rounds} rounds interleaved after one to warm up, {a.rest:g} s of rest before each command; {facts['date']}, Linux {facts['kernel']}.\n"
             f"{v}.\nSettings, the same for all: {env}; Slurm without accounting and cgroups; gangway against standing agents "
             "(TLS), its ranks bound to all of their host's cores, as the others' are; the MPI program's own pause is taken off; `mpiexec` opens its ssh sessions anew each time, as it does. The machine is shared and has fewer cores than "
             "hosts: trust the ratios.\n`posix_spawn` and Hydra on one host are the floor: the same number of processes with no network.\n\n"
