@@ -46,7 +46,9 @@ func TestHostsPreflight(t *testing.T) {
 			want: []string{"n2", "no TCP connection to n1", "firewall"}},
 		{name: "docker0", args: []string{"-v", "--mpi", "mpich"}, do: func(b *bed) {
 			for i := 1; i <= 3; i++ {
-				b.on(i, "ip link add docker0 type bridge && ip link add va type veth peer name vb && ip link set va master docker0 && ip link set va up && ip link set vb up && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up")
+				b.on(i, "ip link add docker0 type bridge && ip link add va type veth peer name vb && ip link set va master docker0 && ip link set va up && ip link set vb up && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up && "+
+					// A bridge is up a moment after its port is.
+					"for k in $(seq 200); do ip -br link show docker0 | grep -q ' UP ' && exit 0; sleep 0.05; done; exit 1")
 			}
 		}, prog: []string{"sh", "-c", "echo devices $UCX_NET_DEVICES $FI_TCP_IFACE; exec " + prog},
 			want: []string{"n[1-3]", "172.17.0.1 on docker0", "UCX_NET_DEVICES"}},
