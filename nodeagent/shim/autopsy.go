@@ -22,10 +22,6 @@ const (
 	// tieWindow is within what time the order in which two nodes' news reach the
 	// primary says nothing about which came first.
 	tieWindow = 10 * time.Millisecond
-	// lastWordsLimit bounds the different last lines in a result, bytes.
-	lastWordsLimit = 64 << 10
-	// sameWordsLimit bounds the repetitions of them, bytes.
-	sameWordsLimit = 1 << 20
 )
 
 // abortCall is a rank's call of MPI_Abort, as its PMI server heard it.
@@ -472,36 +468,6 @@ func (s *shim) examine(own *wire.Result) {
 		own.Failure.Message = fmt.Sprintf("rank %d on %s %s", a.GetRank(), a.GetNode(), a.GetHow())
 	}
 	boundWords(own.GetRanks(), own.GetFirstRank())
-}
-
-// boundWords leaves out last lines beyond the limits, those of the first rank
-// last.
-func boundWords(ranks []*wire.RankExit, first int32) {
-	left, again := lastWordsLimit, sameWordsLimit
-	seen := map[string]bool{}
-	pass := func(k *wire.RankExit) {
-		text := k.GetLastStderr()
-		budget := &left
-		if seen[text] {
-			budget = &again
-		}
-		if *budget -= len(text); *budget < 0 {
-			*budget += len(text)
-			k.LastStderr = ""
-			return
-		}
-		seen[text] = true
-	}
-	for _, k := range ranks {
-		if int32(k.GetRank()) == first {
-			pass(k)
-		}
-	}
-	for _, k := range ranks {
-		if int32(k.GetRank()) != first && k.GetLastStderr() != "" {
-			pass(k)
-		}
-	}
 }
 
 // firstLine is a text's first line.

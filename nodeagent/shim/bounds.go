@@ -18,6 +18,12 @@ const (
 	maxWarnings = 200       // of the gang's result
 )
 
+// Of the last lines in a gang's result, bytes.
+const (
+	lastWordsLimit = 64 << 10 // of those that differ
+	sameWordsLimit = 1 << 20  // of their repetitions
+)
+
 // tailsOf is how many bytes of last words a member of a gang of n may report.
 func tailsOf(n int) int { return min(memberTails, max(minTails, gangTails/max(1, n))) }
 
@@ -58,4 +64,34 @@ func validEnd(s string) string {
 		s = s[1:]
 	}
 	return s
+}
+
+// boundWords leaves out last lines beyond the limits, those of the first rank
+// last.
+func boundWords(ranks []*wire.RankExit, first int32) {
+	left, again := lastWordsLimit, sameWordsLimit
+	seen := map[string]bool{}
+	pass := func(k *wire.RankExit) {
+		text := k.GetLastStderr()
+		budget := &left
+		if seen[text] {
+			budget = &again
+		}
+		if *budget -= len(text); *budget < 0 {
+			*budget += len(text)
+			k.LastStderr = ""
+			return
+		}
+		seen[text] = true
+	}
+	for _, k := range ranks {
+		if int32(k.GetRank()) == first {
+			pass(k)
+		}
+	}
+	for _, k := range ranks {
+		if int32(k.GetRank()) != first && k.GetLastStderr() != "" {
+			pass(k)
+		}
+	}
 }
