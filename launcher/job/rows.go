@@ -152,6 +152,25 @@ type BlockRow struct {
 	At      time.Time
 	Done    []Outcome
 	Again   []Try
+	Node    string     // where its elements ran; "": not said
+	Costs   *Costs     // of a crew's elements; nil: not said
+	Last    []LastLine // of elements that failed, by index
+}
+
+// Costs are what the elements of a crew's block took: an entry for each that ran,
+// by index. Those are the elements of Done and Again together.
+type Costs struct {
+	Attempt []uint32 // number of the attempt
+	Start   []int64  // unix microseconds, the node's clock
+	Wall    []uint64 // microseconds
+	CPU     []uint64 // microseconds, user and system
+	RSS     []uint64 // KiB, of the largest process
+}
+
+// LastLine is the last line that an element wrote to stderr, at most 512 bytes.
+type LastLine struct {
+	Index uint64
+	Text  string
 }
 
 // PartRow is one node's part of an attempt, keyed by PartKey. Parts have rows of
@@ -202,6 +221,18 @@ type AttemptRow struct {
 	Requeue   bool            `json:"requeue,omitempty"` // what is not settled is tried again once it has ended
 	Plan      json.RawMessage `json:"plan,omitempty"`
 	Verdict   *Outcome        `json:"verdict,omitempty"` // of a gang
+	Crew      *CrewRow        `json:"crew,omitempty"`    // nil: it is no crew
+}
+
+// CrewRow is what makes an attempt a crew: the worker of an array on one node,
+// which is given elements for as long as there are some. Its Try is the first
+// that it was given.
+type CrewRow struct {
+	Slots int    `json:"slots"`          // elements at once
+	Open  []Try  `json:"open,omitempty"` // given and without a result, in the order to start them
+	Seq   uint64 `json:"seq"`            // grows with each change of Open that the crew is to be told
+	Last  bool   `json:"last,omitempty"` // it will be given no more
+	Block uint64 `json:"block"`          // number of the last block that was taken in
 }
 
 // AttemptID is the id of the attempt that starts at index lo: unique for ever,

@@ -48,10 +48,21 @@ type Part struct {
 	Interface string
 	MeshKey   []byte // 32 bytes, the attempt's
 
+	Crew *Crew // nil: it is no crew
+
 	Phase  Phase
 	Peers  []Peer     // PhaseLaunch: every node of the attempt, in rank order
 	End    job.Reason // PhaseEnd, and PhaseForget of what may still run
 	EndNow bool       // with End: without the kill grace
+}
+
+// Crew is what a crew shall do, and what of it is known.
+type Crew struct {
+	Slots int
+	Seq   uint64    // of Work
+	Work  []job.Try // in the order to start them
+	Last  bool      // nothing will follow
+	Block uint64    // up to this number its blocks are committed
 }
 
 // Peer is one node of a gang as the others reach it.

@@ -2317,6 +2317,7 @@ type Assignment struct {
 	NoGreedy         bool                   `protobuf:"varint,66,opt,name=no_greedy,json=noGreedy,proto3" json:"no_greedy,omitempty"` // for bind auto: a rank stays within a NUMA node
 	Preflight        string                 `protobuf:"bytes,67,opt,name=preflight,proto3" json:"preflight,omitempty"`                // off|fast|full; "": fast
 	RankList         string                 `protobuf:"bytes,68,opt,name=rank_list,json=rankList,proto3" json:"rank_list,omitempty"`  // this node's ranks where they are not consecutive, e.g. "0,4,8"; "": first_rank and those that follow
+	Crew             *Crew                  `protobuf:"bytes,70,opt,name=crew,proto3" json:"crew,omitempty"`                          // set: the attempt runs elements of an array
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2701,6 +2702,93 @@ func (x *Assignment) GetRankList() string {
 	return ""
 }
 
+func (x *Assignment) GetCrew() *Crew {
+	if x != nil {
+		return x.Crew
+	}
+	return nil
+}
+
+// Crew makes an attempt the worker of an array on a node: it runs elements in
+// slots of the cores that it has, as many at once as there are slots, for as long
+// as Work has some. The assignment's name is that of its first elements;
+// cores_per_rank, gpus_per_rank and time_limit_ms are one element's.
+type Crew struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slots         uint32                 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"`                                      // elements at once
+	SweepJson     []byte                 `protobuf:"bytes,2,opt,name=sweep_json,json=sweepJson,proto3" json:"sweep_json,omitempty"`              // sweep.Sweep: what varies between elements; empty: nothing, or it comes with each Run
+	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`                                      // index of the sweep's first element
+	ElementMemory uint64                 `protobuf:"varint,4,opt,name=element_memory,json=elementMemory,proto3" json:"element_memory,omitempty"` // bytes an element may have; 0: not limited
+	Templates     []string               `protobuf:"bytes,5,rep,name=templates,proto3" json:"templates,omitempty"`                               // fields whose text has placeholders: command, env, workdir; empty: none is looked at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Crew) Reset() {
+	*x = Crew{}
+	mi := &file_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Crew) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Crew) ProtoMessage() {}
+
+func (x *Crew) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Crew.ProtoReflect.Descriptor instead.
+func (*Crew) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Crew) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Crew) GetSweepJson() []byte {
+	if x != nil {
+		return x.SweepJson
+	}
+	return nil
+}
+
+func (x *Crew) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Crew) GetElementMemory() uint64 {
+	if x != nil {
+		return x.ElementMemory
+	}
+	return 0
+}
+
+func (x *Crew) GetTemplates() []string {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
 type ToShim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2714,6 +2802,8 @@ type ToShim struct {
 	//	*ToShim_Lease
 	//	*ToShim_Forget
 	//	*ToShim_File
+	//	*ToShim_Work
+	//	*ToShim_BlockAck
 	M             isToShim_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2721,7 +2811,7 @@ type ToShim struct {
 
 func (x *ToShim) Reset() {
 	*x = ToShim{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2823,7 @@ func (x *ToShim) String() string {
 func (*ToShim) ProtoMessage() {}
 
 func (x *ToShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2836,7 @@ func (x *ToShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToShim.ProtoReflect.Descriptor instead.
 func (*ToShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ToShim) GetId() string {
@@ -2835,6 +2925,24 @@ func (x *ToShim) GetFile() *FileChunk {
 	return nil
 }
 
+func (x *ToShim) GetWork() *Work {
+	if x != nil {
+		if x, ok := x.M.(*ToShim_Work); ok {
+			return x.Work
+		}
+	}
+	return nil
+}
+
+func (x *ToShim) GetBlockAck() *BlockAck {
+	if x != nil {
+		if x, ok := x.M.(*ToShim_BlockAck); ok {
+			return x.BlockAck
+		}
+	}
+	return nil
+}
+
 type isToShim_M interface {
 	isToShim_M()
 }
@@ -2871,6 +2979,14 @@ type ToShim_File struct {
 	File *FileChunk `protobuf:"bytes,9,opt,name=file,proto3,oneof"`
 }
 
+type ToShim_Work struct {
+	Work *Work `protobuf:"bytes,10,opt,name=work,proto3,oneof"`
+}
+
+type ToShim_BlockAck struct {
+	BlockAck *BlockAck `protobuf:"bytes,11,opt,name=block_ack,json=blockAck,proto3,oneof"`
+}
+
 func (*ToShim_Launch) isToShim_M() {}
 
 func (*ToShim_End) isToShim_M() {}
@@ -2887,6 +3003,181 @@ func (*ToShim_Forget) isToShim_M() {}
 
 func (*ToShim_File) isToShim_M() {}
 
+func (*ToShim_Work) isToShim_M() {}
+
+func (*ToShim_BlockAck) isToShim_M() {}
+
+// Work is all that a crew has still to do, as the launcher knows it: elements of
+// which it has no result yet, in the order to start them. What is new is taken
+// on; what the crew holds, has not started and does not find here, it gives back
+// (Block.returned). An element and its attempt that it has finished already is no
+// news. A crew told last, and with nothing left to do, ends well.
+type Work struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // grows within an epoch; an older one is dropped
+	Runs          []*Run                 `protobuf:"bytes,2,rep,name=runs,proto3" json:"runs,omitempty"`
+	Last          bool                   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"` // nothing will follow
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Work) Reset() {
+	*x = Work{}
+	mi := &file_wire_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Work) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Work) ProtoMessage() {}
+
+func (x *Work) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Work.ProtoReflect.Descriptor instead.
+func (*Work) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Work) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Work) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *Work) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+// Run is a range of elements in the same attempt.
+type Run struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Range         *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`                     // from 1
+	SweepJson     []byte                 `protobuf:"bytes,3,opt,name=sweep_json,json=sweepJson,proto3" json:"sweep_json,omitempty"` // sweep.Sweep whose first element is range.lo; empty: Crew's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Run) Reset() {
+	*x = Run{}
+	mi := &file_wire_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Run) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Run) ProtoMessage() {}
+
+func (x *Run) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Run.ProtoReflect.Descriptor instead.
+func (*Run) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Run) GetRange() *Range {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Run) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Run) GetSweepJson() []byte {
+	if x != nil {
+		return x.SweepJson
+	}
+	return nil
+}
+
+// BlockAck: blocks up to and with this number are committed.
+type BlockAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockAck) Reset() {
+	*x = BlockAck{}
+	mi := &file_wire_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockAck) ProtoMessage() {}
+
+func (x *BlockAck) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockAck.ProtoReflect.Descriptor instead.
+func (*BlockAck) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *BlockAck) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Launch: every member is ready, go.
 type Launch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2897,7 +3188,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3200,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3213,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Launch) GetPeers() []*Peer {
@@ -2950,7 +3241,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3253,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3266,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peer) GetIndex() uint32 {
@@ -3058,7 +3349,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3361,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3374,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *End) GetReason() string {
@@ -3109,7 +3400,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3412,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3425,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Signal) GetNumber() int32 {
@@ -3155,7 +3446,7 @@ type Stdin struct {
 
 func (x *Stdin) Reset() {
 	*x = Stdin{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3458,7 @@ func (x *Stdin) String() string {
 func (*Stdin) ProtoMessage() {}
 
 func (x *Stdin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3471,7 @@ func (x *Stdin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdin.ProtoReflect.Descriptor instead.
 func (*Stdin) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Stdin) GetOffset() uint64 {
@@ -3215,7 +3506,7 @@ type OutputAck struct {
 
 func (x *OutputAck) Reset() {
 	*x = OutputAck{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3227,7 +3518,7 @@ func (x *OutputAck) String() string {
 func (*OutputAck) ProtoMessage() {}
 
 func (x *OutputAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,7 +3531,7 @@ func (x *OutputAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputAck.ProtoReflect.Descriptor instead.
 func (*OutputAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OutputAck) GetOffset() uint64 {
@@ -3259,7 +3550,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3562,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3575,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Lease) GetMs() uint64 {
@@ -3302,7 +3593,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3605,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3618,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 type FileChunk struct {
@@ -3344,7 +3635,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3647,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3660,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FileChunk) GetName() string {
@@ -3428,6 +3719,7 @@ type FromShim struct {
 	//	*FromShim_Result
 	//	*FromShim_Notice
 	//	*FromShim_FileAck
+	//	*FromShim_Block
 	M             isFromShim_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3435,7 +3727,7 @@ type FromShim struct {
 
 func (x *FromShim) Reset() {
 	*x = FromShim{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3739,7 @@ func (x *FromShim) String() string {
 func (*FromShim) ProtoMessage() {}
 
 func (x *FromShim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3752,7 @@ func (x *FromShim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromShim.ProtoReflect.Descriptor instead.
 func (*FromShim) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FromShim) GetId() string {
@@ -3556,6 +3848,15 @@ func (x *FromShim) GetFileAck() *FileAck {
 	return nil
 }
 
+func (x *FromShim) GetBlock() *Block {
+	if x != nil {
+		if x, ok := x.M.(*FromShim_Block); ok {
+			return x.Block
+		}
+	}
+	return nil
+}
+
 type isFromShim_M interface {
 	isFromShim_M()
 }
@@ -3592,6 +3893,10 @@ type FromShim_FileAck struct {
 	FileAck *FileAck `protobuf:"bytes,10,opt,name=file_ack,json=fileAck,proto3,oneof"`
 }
 
+type FromShim_Block struct {
+	Block *Block `protobuf:"bytes,11,opt,name=block,proto3,oneof"`
+}
+
 func (*FromShim_Ready) isFromShim_M() {}
 
 func (*FromShim_Plan) isFromShim_M() {}
@@ -3608,6 +3913,241 @@ func (*FromShim_Notice) isFromShim_M() {}
 
 func (*FromShim_FileAck) isFromShim_M() {}
 
+func (*FromShim_Block) isFromShim_M() {}
+
+// Block is a crew's numbered block of results, durable in the spool before it is
+// sent, sent again until its BlockAck. Its elements are sorted by index, each
+// once; columns have an entry for each in that order. A block may have none and
+// only give back.
+type Block struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`                                 // from 1, by one, in the crew's life
+	Runs          []*Run                 `protobuf:"bytes,2,rep,name=runs,proto3" json:"runs,omitempty"`                                // the elements
+	StartUs       []int64                `protobuf:"zigzag64,3,rep,packed,name=start_us,json=startUs,proto3" json:"start_us,omitempty"` // unix, the node's clock: the first, then the difference from the one before
+	WallUs        []uint64               `protobuf:"varint,4,rep,packed,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
+	CpuUs         []uint64               `protobuf:"varint,5,rep,packed,name=cpu_us,json=cpuUs,proto3" json:"cpu_us,omitempty"`    // user and system
+	RssKib        []uint64               `protobuf:"varint,6,rep,packed,name=rss_kib,json=rssKib,proto3" json:"rss_kib,omitempty"` // of the largest process; of the memory group where there is one
+	Endings       []*Ending              `protobuf:"bytes,7,rep,name=endings,proto3" json:"endings,omitempty"`                     // runs of elements that ended alike; their counts add up to the elements
+	Last          []*LastWords           `protobuf:"bytes,8,rep,name=last,proto3" json:"last,omitempty"`                           // of elements that failed, by index
+	Returned      []*Run                 `protobuf:"bytes,9,rep,name=returned,proto3" json:"returned,omitempty"`                   // given back, never started
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Block) Reset() {
+	*x = Block{}
+	mi := &file_wire_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Block) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Block) ProtoMessage() {}
+
+func (x *Block) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Block.ProtoReflect.Descriptor instead.
+func (*Block) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Block) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Block) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *Block) GetStartUs() []int64 {
+	if x != nil {
+		return x.StartUs
+	}
+	return nil
+}
+
+func (x *Block) GetWallUs() []uint64 {
+	if x != nil {
+		return x.WallUs
+	}
+	return nil
+}
+
+func (x *Block) GetCpuUs() []uint64 {
+	if x != nil {
+		return x.CpuUs
+	}
+	return nil
+}
+
+func (x *Block) GetRssKib() []uint64 {
+	if x != nil {
+		return x.RssKib
+	}
+	return nil
+}
+
+func (x *Block) GetEndings() []*Ending {
+	if x != nil {
+		return x.Endings
+	}
+	return nil
+}
+
+func (x *Block) GetLast() []*LastWords {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Block) GetReturned() []*Run {
+	if x != nil {
+		return x.Returned
+	}
+	return nil
+}
+
+type Ending struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,2,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Signal        int32                  `protobuf:"varint,3,opt,name=signal,proto3" json:"signal,omitempty"`  // 0: exited
+	Failure       *Failure               `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"` // set: why, where it was not the program's own end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ending) Reset() {
+	*x = Ending{}
+	mi := &file_wire_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ending) ProtoMessage() {}
+
+func (x *Ending) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ending.ProtoReflect.Descriptor instead.
+func (*Ending) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Ending) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Ending) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *Ending) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+func (x *Ending) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+// LastWords is the last line that an element wrote to stderr, at most 512 bytes.
+type LastWords struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastWords) Reset() {
+	*x = LastWords{}
+	mi := &file_wire_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastWords) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastWords) ProtoMessage() {}
+
+func (x *LastWords) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastWords.ProtoReflect.Descriptor instead.
+func (*LastWords) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *LastWords) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LastWords) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // Ready: the node's part is prepared; or not, with the failure.
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3620,7 +4160,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3632,7 +4172,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3645,7 +4185,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Ready) GetMeshPort() uint32 {
@@ -3684,7 +4224,7 @@ type RankPlace struct {
 
 func (x *RankPlace) Reset() {
 	*x = RankPlace{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +4236,7 @@ func (x *RankPlace) String() string {
 func (*RankPlace) ProtoMessage() {}
 
 func (x *RankPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +4249,7 @@ func (x *RankPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankPlace.ProtoReflect.Descriptor instead.
 func (*RankPlace) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RankPlace) GetRank() uint32 {
@@ -3781,7 +4321,7 @@ type LaunchPlan struct {
 
 func (x *LaunchPlan) Reset() {
 	*x = LaunchPlan{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4333,7 @@ func (x *LaunchPlan) String() string {
 func (*LaunchPlan) ProtoMessage() {}
 
 func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4346,7 @@ func (x *LaunchPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchPlan.ProtoReflect.Descriptor instead.
 func (*LaunchPlan) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LaunchPlan) GetMpi() string {
@@ -3897,7 +4437,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3909,7 +4449,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3922,7 +4462,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Started) GetRank() uint32 {
@@ -3959,7 +4499,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4511,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3984,7 +4524,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Output) GetOffset() uint64 {
@@ -4031,7 +4571,7 @@ type StdinCredit struct {
 
 func (x *StdinCredit) Reset() {
 	*x = StdinCredit{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4043,7 +4583,7 @@ func (x *StdinCredit) String() string {
 func (*StdinCredit) ProtoMessage() {}
 
 func (x *StdinCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4596,7 @@ func (x *StdinCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdinCredit.ProtoReflect.Descriptor instead.
 func (*StdinCredit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StdinCredit) GetUpto() uint64 {
@@ -4077,7 +4617,7 @@ type FileAck struct {
 
 func (x *FileAck) Reset() {
 	*x = FileAck{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4629,7 @@ func (x *FileAck) String() string {
 func (*FileAck) ProtoMessage() {}
 
 func (x *FileAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4642,7 @@ func (x *FileAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAck.ProtoReflect.Descriptor instead.
 func (*FileAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FileAck) GetName() string {
@@ -4136,7 +4676,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4148,7 +4688,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4161,7 +4701,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Notice) GetText() string {
@@ -4203,7 +4743,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4755,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4768,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Result) GetRange() *Range {
@@ -4355,7 +4895,7 @@ type Autopsy struct {
 
 func (x *Autopsy) Reset() {
 	*x = Autopsy{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4367,7 +4907,7 @@ func (x *Autopsy) String() string {
 func (*Autopsy) ProtoMessage() {}
 
 func (x *Autopsy) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4380,7 +4920,7 @@ func (x *Autopsy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Autopsy.ProtoReflect.Descriptor instead.
 func (*Autopsy) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Autopsy) GetDeath() Death {
@@ -4457,7 +4997,7 @@ type Suspect struct {
 
 func (x *Suspect) Reset() {
 	*x = Suspect{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +5009,7 @@ func (x *Suspect) String() string {
 func (*Suspect) ProtoMessage() {}
 
 func (x *Suspect) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +5022,7 @@ func (x *Suspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspect.ProtoReflect.Descriptor instead.
 func (*Suspect) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Suspect) GetNode() string {
@@ -4514,7 +5054,7 @@ type RankExit struct {
 
 func (x *RankExit) Reset() {
 	*x = RankExit{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +5066,7 @@ func (x *RankExit) String() string {
 func (*RankExit) ProtoMessage() {}
 
 func (x *RankExit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +5079,7 @@ func (x *RankExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankExit.ProtoReflect.Descriptor instead.
 func (*RankExit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RankExit) GetRank() uint32 {
@@ -4604,7 +5144,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4616,7 +5156,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4629,7 +5169,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -4676,7 +5216,7 @@ type ShimStart struct {
 
 func (x *ShimStart) Reset() {
 	*x = ShimStart{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +5228,7 @@ func (x *ShimStart) String() string {
 func (*ShimStart) ProtoMessage() {}
 
 func (x *ShimStart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +5241,7 @@ func (x *ShimStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShimStart.ProtoReflect.Descriptor instead.
 func (*ShimStart) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ShimStart) GetAssignment() *Assignment {
@@ -4777,7 +5317,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4789,7 +5329,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4802,7 +5342,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Frame) GetM() isFrame_M {
@@ -5025,7 +5565,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x97\v\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xc2\v\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -5085,7 +5625,15 @@ const file_wire_proto_rawDesc = "" +
 	"\boptimize\x18A \x01(\tR\boptimize\x12\x1b\n" +
 	"\tno_greedy\x18B \x01(\bR\bnoGreedy\x12\x1c\n" +
 	"\tpreflight\x18C \x01(\tR\tpreflight\x12\x1b\n" +
-	"\trank_list\x18D \x01(\tR\brankList\"\xaf\x03\n" +
+	"\trank_list\x18D \x01(\tR\brankList\x12)\n" +
+	"\x04crew\x18F \x01(\v2\x15.gangway.wire.v1.CrewR\x04crew\"\x96\x01\n" +
+	"\x04Crew\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1d\n" +
+	"\n" +
+	"sweep_json\x18\x02 \x01(\fR\tsweepJson\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\x04R\x05first\x12%\n" +
+	"\x0eelement_memory\x18\x04 \x01(\x04R\relementMemory\x12\x1c\n" +
+	"\ttemplates\x18\x05 \x03(\tR\ttemplates\"\x96\x04\n" +
 	"\x06ToShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06launch\x18\x02 \x01(\v2\x17.gangway.wire.v1.LaunchH\x00R\x06launch\x12(\n" +
@@ -5096,8 +5644,22 @@ const file_wire_proto_rawDesc = "" +
 	"output_ack\x18\x06 \x01(\v2\x1a.gangway.wire.v1.OutputAckH\x00R\toutputAck\x12.\n" +
 	"\x05lease\x18\a \x01(\v2\x16.gangway.wire.v1.LeaseH\x00R\x05lease\x121\n" +
 	"\x06forget\x18\b \x01(\v2\x17.gangway.wire.v1.ForgetH\x00R\x06forget\x120\n" +
-	"\x04file\x18\t \x01(\v2\x1a.gangway.wire.v1.FileChunkH\x00R\x04fileB\x03\n" +
-	"\x01m\"5\n" +
+	"\x04file\x18\t \x01(\v2\x1a.gangway.wire.v1.FileChunkH\x00R\x04file\x12+\n" +
+	"\x04work\x18\n" +
+	" \x01(\v2\x15.gangway.wire.v1.WorkH\x00R\x04work\x128\n" +
+	"\tblock_ack\x18\v \x01(\v2\x19.gangway.wire.v1.BlockAckH\x00R\bblockAckB\x03\n" +
+	"\x01m\"V\n" +
+	"\x04Work\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12(\n" +
+	"\x04runs\x18\x02 \x03(\v2\x14.gangway.wire.v1.RunR\x04runs\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\"l\n" +
+	"\x03Run\x12,\n" +
+	"\x05range\x18\x01 \x01(\v2\x16.gangway.wire.v1.RangeR\x05range\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1d\n" +
+	"\n" +
+	"sweep_json\x18\x03 \x01(\fR\tsweepJson\"\x1c\n" +
+	"\bBlockAck\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"5\n" +
 	"\x06Launch\x12+\n" +
 	"\x05peers\x18\x01 \x03(\v2\x15.gangway.wire.v1.PeerR\x05peers\"\xfe\x01\n" +
 	"\x04Peer\x12\x14\n" +
@@ -5133,7 +5695,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\bR\x04last\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xfd\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\xad\x04\n" +
 	"\bFromShim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x04name\x18\x02 \x01(\v2\x1c.gangway.wire.v1.AttemptNameR\x04name\x12.\n" +
@@ -5145,8 +5707,27 @@ const file_wire_proto_rawDesc = "" +
 	"\x06result\x18\b \x01(\v2\x17.gangway.wire.v1.ResultH\x00R\x06result\x121\n" +
 	"\x06notice\x18\t \x01(\v2\x17.gangway.wire.v1.NoticeH\x00R\x06notice\x125\n" +
 	"\bfile_ack\x18\n" +
-	" \x01(\v2\x18.gangway.wire.v1.FileAckH\x00R\afileAckB\x03\n" +
-	"\x01m\"\x8a\x01\n" +
+	" \x01(\v2\x18.gangway.wire.v1.FileAckH\x00R\afileAck\x12.\n" +
+	"\x05block\x18\v \x01(\v2\x16.gangway.wire.v1.BlockH\x00R\x05blockB\x03\n" +
+	"\x01m\"\xbc\x02\n" +
+	"\x05Block\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12(\n" +
+	"\x04runs\x18\x02 \x03(\v2\x14.gangway.wire.v1.RunR\x04runs\x12\x19\n" +
+	"\bstart_us\x18\x03 \x03(\x12R\astartUs\x12\x17\n" +
+	"\awall_us\x18\x04 \x03(\x04R\x06wallUs\x12\x15\n" +
+	"\x06cpu_us\x18\x05 \x03(\x04R\x05cpuUs\x12\x17\n" +
+	"\arss_kib\x18\x06 \x03(\x04R\x06rssKib\x121\n" +
+	"\aendings\x18\a \x03(\v2\x17.gangway.wire.v1.EndingR\aendings\x12.\n" +
+	"\x04last\x18\b \x03(\v2\x1a.gangway.wire.v1.LastWordsR\x04last\x120\n" +
+	"\breturned\x18\t \x03(\v2\x14.gangway.wire.v1.RunR\breturned\"\x87\x01\n" +
+	"\x06Ending\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1b\n" +
+	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\x05R\x06signal\x122\n" +
+	"\afailure\x18\x04 \x01(\v2\x18.gangway.wire.v1.FailureR\afailure\"5\n" +
+	"\tLastWords\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x8a\x01\n" +
 	"\x05Ready\x12\x1b\n" +
 	"\tmesh_port\x18\x01 \x01(\rR\bmeshPort\x120\n" +
 	"\x05ranks\x18\x02 \x03(\v2\x1a.gangway.wire.v1.RankPlaceR\x05ranks\x122\n" +
@@ -5352,7 +5933,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_wire_proto_goTypes = []any{
 	(Phase)(0),              // 0: gangway.wire.v1.Phase
 	(ErrorCode)(0),          // 1: gangway.wire.v1.ErrorCode
@@ -5384,38 +5965,45 @@ var file_wire_proto_goTypes = []any{
 	(*FileReply)(nil),       // 27: gangway.wire.v1.FileReply
 	(*FileEntry)(nil),       // 28: gangway.wire.v1.FileEntry
 	(*Assignment)(nil),      // 29: gangway.wire.v1.Assignment
-	(*ToShim)(nil),          // 30: gangway.wire.v1.ToShim
-	(*Launch)(nil),          // 31: gangway.wire.v1.Launch
-	(*Peer)(nil),            // 32: gangway.wire.v1.Peer
-	(*End)(nil),             // 33: gangway.wire.v1.End
-	(*Signal)(nil),          // 34: gangway.wire.v1.Signal
-	(*Stdin)(nil),           // 35: gangway.wire.v1.Stdin
-	(*OutputAck)(nil),       // 36: gangway.wire.v1.OutputAck
-	(*Lease)(nil),           // 37: gangway.wire.v1.Lease
-	(*Forget)(nil),          // 38: gangway.wire.v1.Forget
-	(*FileChunk)(nil),       // 39: gangway.wire.v1.FileChunk
-	(*FromShim)(nil),        // 40: gangway.wire.v1.FromShim
-	(*Ready)(nil),           // 41: gangway.wire.v1.Ready
-	(*RankPlace)(nil),       // 42: gangway.wire.v1.RankPlace
-	(*LaunchPlan)(nil),      // 43: gangway.wire.v1.LaunchPlan
-	(*Started)(nil),         // 44: gangway.wire.v1.Started
-	(*Output)(nil),          // 45: gangway.wire.v1.Output
-	(*StdinCredit)(nil),     // 46: gangway.wire.v1.StdinCredit
-	(*FileAck)(nil),         // 47: gangway.wire.v1.FileAck
-	(*Notice)(nil),          // 48: gangway.wire.v1.Notice
-	(*Result)(nil),          // 49: gangway.wire.v1.Result
-	(*Autopsy)(nil),         // 50: gangway.wire.v1.Autopsy
-	(*Suspect)(nil),         // 51: gangway.wire.v1.Suspect
-	(*RankExit)(nil),        // 52: gangway.wire.v1.RankExit
-	(*Failure)(nil),         // 53: gangway.wire.v1.Failure
-	(*ShimStart)(nil),       // 54: gangway.wire.v1.ShimStart
-	(*Frame)(nil),           // 55: gangway.wire.v1.Frame
+	(*Crew)(nil),            // 30: gangway.wire.v1.Crew
+	(*ToShim)(nil),          // 31: gangway.wire.v1.ToShim
+	(*Work)(nil),            // 32: gangway.wire.v1.Work
+	(*Run)(nil),             // 33: gangway.wire.v1.Run
+	(*BlockAck)(nil),        // 34: gangway.wire.v1.BlockAck
+	(*Launch)(nil),          // 35: gangway.wire.v1.Launch
+	(*Peer)(nil),            // 36: gangway.wire.v1.Peer
+	(*End)(nil),             // 37: gangway.wire.v1.End
+	(*Signal)(nil),          // 38: gangway.wire.v1.Signal
+	(*Stdin)(nil),           // 39: gangway.wire.v1.Stdin
+	(*OutputAck)(nil),       // 40: gangway.wire.v1.OutputAck
+	(*Lease)(nil),           // 41: gangway.wire.v1.Lease
+	(*Forget)(nil),          // 42: gangway.wire.v1.Forget
+	(*FileChunk)(nil),       // 43: gangway.wire.v1.FileChunk
+	(*FromShim)(nil),        // 44: gangway.wire.v1.FromShim
+	(*Block)(nil),           // 45: gangway.wire.v1.Block
+	(*Ending)(nil),          // 46: gangway.wire.v1.Ending
+	(*LastWords)(nil),       // 47: gangway.wire.v1.LastWords
+	(*Ready)(nil),           // 48: gangway.wire.v1.Ready
+	(*RankPlace)(nil),       // 49: gangway.wire.v1.RankPlace
+	(*LaunchPlan)(nil),      // 50: gangway.wire.v1.LaunchPlan
+	(*Started)(nil),         // 51: gangway.wire.v1.Started
+	(*Output)(nil),          // 52: gangway.wire.v1.Output
+	(*StdinCredit)(nil),     // 53: gangway.wire.v1.StdinCredit
+	(*FileAck)(nil),         // 54: gangway.wire.v1.FileAck
+	(*Notice)(nil),          // 55: gangway.wire.v1.Notice
+	(*Result)(nil),          // 56: gangway.wire.v1.Result
+	(*Autopsy)(nil),         // 57: gangway.wire.v1.Autopsy
+	(*Suspect)(nil),         // 58: gangway.wire.v1.Suspect
+	(*RankExit)(nil),        // 59: gangway.wire.v1.RankExit
+	(*Failure)(nil),         // 60: gangway.wire.v1.Failure
+	(*ShimStart)(nil),       // 61: gangway.wire.v1.ShimStart
+	(*Frame)(nil),           // 62: gangway.wire.v1.Frame
 }
 var file_wire_proto_depIdxs = []int32{
 	8,  // 0: gangway.wire.v1.AttemptName.range:type_name -> gangway.wire.v1.Range
 	14, // 1: gangway.wire.v1.AgentMessage.hello:type_name -> gangway.wire.v1.Hello
 	15, // 2: gangway.wire.v1.AgentMessage.inventory:type_name -> gangway.wire.v1.Inventory
-	40, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
+	44, // 3: gangway.wire.v1.AgentMessage.from_shim:type_name -> gangway.wire.v1.FromShim
 	18, // 4: gangway.wire.v1.AgentMessage.shim_gone:type_name -> gangway.wire.v1.ShimGone
 	19, // 5: gangway.wire.v1.AgentMessage.error:type_name -> gangway.wire.v1.AgentError
 	27, // 6: gangway.wire.v1.AgentMessage.file_reply:type_name -> gangway.wire.v1.FileReply
@@ -5431,7 +6019,7 @@ var file_wire_proto_depIdxs = []int32{
 	1,  // 16: gangway.wire.v1.AgentError.code:type_name -> gangway.wire.v1.ErrorCode
 	22, // 17: gangway.wire.v1.LauncherMessage.welcome:type_name -> gangway.wire.v1.Welcome
 	23, // 18: gangway.wire.v1.LauncherMessage.desired:type_name -> gangway.wire.v1.Desired
-	30, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
+	31, // 19: gangway.wire.v1.LauncherMessage.to_shim:type_name -> gangway.wire.v1.ToShim
 	24, // 20: gangway.wire.v1.LauncherMessage.heartbeat:type_name -> gangway.wire.v1.Heartbeat
 	25, // 21: gangway.wire.v1.LauncherMessage.goodbye:type_name -> gangway.wire.v1.Goodbye
 	26, // 22: gangway.wire.v1.LauncherMessage.file_request:type_name -> gangway.wire.v1.FileRequest
@@ -5442,46 +6030,57 @@ var file_wire_proto_depIdxs = []int32{
 	28, // 27: gangway.wire.v1.FileReply.entries:type_name -> gangway.wire.v1.FileEntry
 	9,  // 28: gangway.wire.v1.Assignment.name:type_name -> gangway.wire.v1.AttemptName
 	4,  // 29: gangway.wire.v1.Assignment.launch:type_name -> gangway.wire.v1.LaunchMode
-	31, // 30: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
-	33, // 31: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
-	34, // 32: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
-	35, // 33: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
-	36, // 34: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
-	37, // 35: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
-	38, // 36: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
-	39, // 37: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
-	32, // 38: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
-	9,  // 39: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
-	41, // 40: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
-	43, // 41: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
-	44, // 42: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
-	45, // 43: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
-	46, // 44: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
-	49, // 45: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
-	48, // 46: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
-	47, // 47: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
-	42, // 48: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
-	53, // 49: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
-	5,  // 50: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
-	8,  // 51: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
-	53, // 52: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
-	52, // 53: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
-	50, // 54: gangway.wire.v1.Result.autopsy:type_name -> gangway.wire.v1.Autopsy
-	6,  // 55: gangway.wire.v1.Autopsy.death:type_name -> gangway.wire.v1.Death
-	51, // 56: gangway.wire.v1.Autopsy.suspects:type_name -> gangway.wire.v1.Suspect
-	7,  // 57: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
-	29, // 58: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
-	54, // 59: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
-	30, // 60: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
-	40, // 61: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
-	16, // 62: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
-	10, // 63: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
-	20, // 64: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
-	64, // [64:65] is the sub-list for method output_type
-	63, // [63:64] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	30, // 30: gangway.wire.v1.Assignment.crew:type_name -> gangway.wire.v1.Crew
+	35, // 31: gangway.wire.v1.ToShim.launch:type_name -> gangway.wire.v1.Launch
+	37, // 32: gangway.wire.v1.ToShim.end:type_name -> gangway.wire.v1.End
+	38, // 33: gangway.wire.v1.ToShim.signal:type_name -> gangway.wire.v1.Signal
+	39, // 34: gangway.wire.v1.ToShim.stdin:type_name -> gangway.wire.v1.Stdin
+	40, // 35: gangway.wire.v1.ToShim.output_ack:type_name -> gangway.wire.v1.OutputAck
+	41, // 36: gangway.wire.v1.ToShim.lease:type_name -> gangway.wire.v1.Lease
+	42, // 37: gangway.wire.v1.ToShim.forget:type_name -> gangway.wire.v1.Forget
+	43, // 38: gangway.wire.v1.ToShim.file:type_name -> gangway.wire.v1.FileChunk
+	32, // 39: gangway.wire.v1.ToShim.work:type_name -> gangway.wire.v1.Work
+	34, // 40: gangway.wire.v1.ToShim.block_ack:type_name -> gangway.wire.v1.BlockAck
+	33, // 41: gangway.wire.v1.Work.runs:type_name -> gangway.wire.v1.Run
+	8,  // 42: gangway.wire.v1.Run.range:type_name -> gangway.wire.v1.Range
+	36, // 43: gangway.wire.v1.Launch.peers:type_name -> gangway.wire.v1.Peer
+	9,  // 44: gangway.wire.v1.FromShim.name:type_name -> gangway.wire.v1.AttemptName
+	48, // 45: gangway.wire.v1.FromShim.ready:type_name -> gangway.wire.v1.Ready
+	50, // 46: gangway.wire.v1.FromShim.plan:type_name -> gangway.wire.v1.LaunchPlan
+	51, // 47: gangway.wire.v1.FromShim.started:type_name -> gangway.wire.v1.Started
+	52, // 48: gangway.wire.v1.FromShim.output:type_name -> gangway.wire.v1.Output
+	53, // 49: gangway.wire.v1.FromShim.stdin_credit:type_name -> gangway.wire.v1.StdinCredit
+	56, // 50: gangway.wire.v1.FromShim.result:type_name -> gangway.wire.v1.Result
+	55, // 51: gangway.wire.v1.FromShim.notice:type_name -> gangway.wire.v1.Notice
+	54, // 52: gangway.wire.v1.FromShim.file_ack:type_name -> gangway.wire.v1.FileAck
+	45, // 53: gangway.wire.v1.FromShim.block:type_name -> gangway.wire.v1.Block
+	33, // 54: gangway.wire.v1.Block.runs:type_name -> gangway.wire.v1.Run
+	46, // 55: gangway.wire.v1.Block.endings:type_name -> gangway.wire.v1.Ending
+	47, // 56: gangway.wire.v1.Block.last:type_name -> gangway.wire.v1.LastWords
+	33, // 57: gangway.wire.v1.Block.returned:type_name -> gangway.wire.v1.Run
+	60, // 58: gangway.wire.v1.Ending.failure:type_name -> gangway.wire.v1.Failure
+	49, // 59: gangway.wire.v1.Ready.ranks:type_name -> gangway.wire.v1.RankPlace
+	60, // 60: gangway.wire.v1.Ready.failure:type_name -> gangway.wire.v1.Failure
+	5,  // 61: gangway.wire.v1.Output.stream:type_name -> gangway.wire.v1.Stream
+	8,  // 62: gangway.wire.v1.Result.range:type_name -> gangway.wire.v1.Range
+	60, // 63: gangway.wire.v1.Result.failure:type_name -> gangway.wire.v1.Failure
+	59, // 64: gangway.wire.v1.Result.ranks:type_name -> gangway.wire.v1.RankExit
+	57, // 65: gangway.wire.v1.Result.autopsy:type_name -> gangway.wire.v1.Autopsy
+	6,  // 66: gangway.wire.v1.Autopsy.death:type_name -> gangway.wire.v1.Death
+	58, // 67: gangway.wire.v1.Autopsy.suspects:type_name -> gangway.wire.v1.Suspect
+	7,  // 68: gangway.wire.v1.Failure.code:type_name -> gangway.wire.v1.FailureCode
+	29, // 69: gangway.wire.v1.ShimStart.assignment:type_name -> gangway.wire.v1.Assignment
+	61, // 70: gangway.wire.v1.Frame.start:type_name -> gangway.wire.v1.ShimStart
+	31, // 71: gangway.wire.v1.Frame.to:type_name -> gangway.wire.v1.ToShim
+	44, // 72: gangway.wire.v1.Frame.from:type_name -> gangway.wire.v1.FromShim
+	16, // 73: gangway.wire.v1.Frame.state:type_name -> gangway.wire.v1.ShimState
+	10, // 74: gangway.wire.v1.Launcher.Session:input_type -> gangway.wire.v1.AgentMessage
+	20, // 75: gangway.wire.v1.Launcher.Session:output_type -> gangway.wire.v1.LauncherMessage
+	75, // [75:76] is the sub-list for method output_type
+	74, // [74:75] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -5510,7 +6109,7 @@ func file_wire_proto_init() {
 		(*LauncherMessage_FileRequest)(nil),
 		(*LauncherMessage_Look)(nil),
 	}
-	file_wire_proto_msgTypes[22].OneofWrappers = []any{
+	file_wire_proto_msgTypes[23].OneofWrappers = []any{
 		(*ToShim_Launch)(nil),
 		(*ToShim_End)(nil),
 		(*ToShim_Signal)(nil),
@@ -5519,8 +6118,10 @@ func file_wire_proto_init() {
 		(*ToShim_Lease)(nil),
 		(*ToShim_Forget)(nil),
 		(*ToShim_File)(nil),
+		(*ToShim_Work)(nil),
+		(*ToShim_BlockAck)(nil),
 	}
-	file_wire_proto_msgTypes[32].OneofWrappers = []any{
+	file_wire_proto_msgTypes[36].OneofWrappers = []any{
 		(*FromShim_Ready)(nil),
 		(*FromShim_Plan)(nil),
 		(*FromShim_Started)(nil),
@@ -5529,8 +6130,9 @@ func file_wire_proto_init() {
 		(*FromShim_Result)(nil),
 		(*FromShim_Notice)(nil),
 		(*FromShim_FileAck)(nil),
+		(*FromShim_Block)(nil),
 	}
-	file_wire_proto_msgTypes[47].OneofWrappers = []any{
+	file_wire_proto_msgTypes[54].OneofWrappers = []any{
 		(*Frame_Start)(nil),
 		(*Frame_To)(nil),
 		(*Frame_From)(nil),
@@ -5542,7 +6144,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   48,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
