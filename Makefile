@@ -64,6 +64,7 @@ verify: ## the long rest: lint, race, fuzzing, chaos, kills, examples, peers
 	$(MAKE) kills
 	$(MAKE) mpi-suite
 	bash examples/cfd-cavity/run.sh
+	for e in monte-carlo thumbnails ocr cavity-sweep; do bash examples/$$e/run.sh || exit 1; done
 	python3 benchmarks/peers/launch/run.py
 	python3 benchmarks/peers/tasks/run.py
 

@@ -25,7 +25,7 @@ venvs=1
 case "${1:-}" in
 "") ;;
 --demo) packages="gcc libc6-dev mpich libmpich-dev openssh-server openssh-client iproute2" venvs=0 ;;
---all) packages="$packages slurm-wlm munge openfoam openfoam-examples parallel python3" ;;
+--all) packages="$packages slurm-wlm munge openfoam openfoam-examples parallel imagemagick tesseract-ocr tesseract-ocr-eng fonts-dejavu-core python3" ;;
 --suite) ;;
 *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
