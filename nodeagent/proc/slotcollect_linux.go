@@ -83,9 +83,3 @@ func (s *Slots) take(batch []SlotEnd) []SlotEnd {
 	}
 	return batch
 }
-
-// free makes a command that is in no list ready for another start.
-func (n *command) free(s *Slots) {
-	*n = command{}
-	s.spare.Put(n)
-}

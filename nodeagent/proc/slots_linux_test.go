@@ -44,13 +44,23 @@ func (e *ends) wait(n int) []SlotEnd {
 	return e.all
 }
 
-func testSlots(t testing.TB, n int) (*Slots, *ends) {
+// bothWays runs a test with the assembly and through the Forker.
+func bothWays(t *testing.T, test func(t *testing.T, fast bool)) {
+	for _, fast := range []bool{true, false} {
+		t.Run(map[bool]string{true: "fast", false: "forker"}[fast], func(t *testing.T) { test(t, fast) })
+	}
+}
+
+func testSlots(t testing.TB, n int, fast bool) (*Slots, *ends) {
 	t.Helper()
 	f := NewForker()
 	e := newEnds()
-	s, err := f.NewSlots(n, e.take)
+	s, err := f.newSlots(n, e.take, fast)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if fast && !s.fast {
+		t.Error("this kernel has no fast way")
 	}
 	t.Cleanup(func() {
 		s.Close()
@@ -74,8 +84,10 @@ func pipe(t testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-func TestSlotsStatus(t *testing.T) {
-	s, e := testSlots(t, 2)
+func TestSlotsStatus(t *testing.T) { bothWays(t, testSlotsStatus) }
+
+func testSlotsStatus(t *testing.T, fast bool) {
+	s, e := testSlots(t, 2, fast)
 	want := map[uint64][2]int{1: {0, 0}, 2: {255, 0}, 3: {0, 9}, 4: {7, 0}}
 	s.Start(0, 1, slotSh("exit 0"))
 	s.Start(1, 2, slotSh("exit 255"))
@@ -93,7 +105,9 @@ func TestSlotsStatus(t *testing.T) {
 	}
 }
 
-func TestSlotsSurroundings(t *testing.T) {
+func TestSlotsSurroundings(t *testing.T) { bothWays(t, testSlotsSurroundings) }
+
+func testSlotsSurroundings(t *testing.T, fast bool) {
 	dir := t.TempDir()
 	leak, err := os.Create(filepath.Join(dir, "leak"))
 	if err != nil {
@@ -103,7 +117,7 @@ func TestSlotsSurroundings(t *testing.T) {
 	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // as if inherited
 		t.Fatal(err)
 	}
-	s, e := testSlots(t, 1)
+	s, e := testSlots(t, 1, fast)
 	stdout, err := os.Create(filepath.Join(dir, "stdout"))
 	if err != nil {
 		t.Fatal(err)
@@ -114,12 +128,18 @@ func TestSlotsSurroundings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := slotSh(`pwd; env | grep ^K=; ps -o pgid= -p $$; echo $$; readlink /proc/self/fd/0; ls /proc/self/fd | wc -l
-grep -E '^(SigBlk|SigIgn|SigCgt|Cpus_allowed_list)' /proc/$$/status; echo err >&2`)
+	c := slotSh(`pwd; env | grep ^K=; ps -o pgid= -p $$; echo $$; readlink /proc/self/fd/0; ls /proc/self/fd | wc -l; echo err >&2`)
 	c.Dir, c.Stdout, c.Stderr, c.CPUs = dir, stdout, w, topology.NewCPUSet(cpu.First())
 	s.Start(0, 1, c)
-	if end := e.wait(1)[0]; end.Err != nil || end.Status.ExitCode != 0 {
-		t.Fatalf("got %+v", end)
+	// A shell changes its signal mask.
+	c.Path, c.Argv = "/bin/grep", []string{"grep", "-hE", "^(SigBlk|SigIgn|SigCgt|Cpus_allowed_list):", "/proc/self/status"}
+	s.Start(0, 2, c)
+	c.CPUs = topology.CPUSet{}
+	s.Start(0, 3, c)
+	for _, end := range e.wait(3) {
+		if end.Err != nil || end.Status.ExitCode != 0 {
+			t.Fatalf("got %+v", end)
+		}
 	}
 	_ = w.Close()
 	b, err := os.ReadFile(stdout.Name())
@@ -127,8 +147,8 @@ grep -E '^(SigBlk|SigIgn|SigCgt|Cpus_allowed_list)' /proc/$$/status; echo err >&
 		t.Fatal(err)
 	}
 	f := strings.Fields(string(b))
-	if len(f) != 14 || f[0] != dir || f[1] != "K=v" || f[2] != f[3] || f[4] != "/dev/null" || f[5] != "4" ||
-		strings.Trim(f[7], "0") != "" || strings.Trim(f[9], "0") != "" || f[13] != fmt.Sprint(cpu.First()) {
+	if len(f) != 22 || f[0] != dir || f[1] != "K=v" || f[2] != f[3] || f[4] != "/dev/null" || f[5] != "4" ||
+		strings.Trim(f[7], "0") != "" || strings.Trim(f[9], "0") != "" || f[13] != fmt.Sprint(cpu.First()) || f[21] != cpu.String() {
 		t.Errorf("the program saw %q", f)
 	}
 	var got [8]byte
@@ -137,7 +157,9 @@ grep -E '^(SigBlk|SigIgn|SigCgt|Cpus_allowed_list)' /proc/$$/status; echo err >&
 	}
 }
 
-func TestSlotsStartErrors(t *testing.T) {
+func TestSlotsStartErrors(t *testing.T) { bothWays(t, testSlotsStartErrors) }
+
+func testSlotsStartErrors(t *testing.T, fast bool) {
 	dir := t.TempDir()
 	write := func(name, content string, mode os.FileMode) string {
 		p := filepath.Join(dir, name)
@@ -146,7 +168,7 @@ func TestSlotsStartErrors(t *testing.T) {
 		}
 		return p
 	}
-	s, e := testSlots(t, 1)
+	s, e := testSlots(t, 1, fast)
 	for i, tc := range []struct {
 		name string
 		cmd  SlotCommand
@@ -179,8 +201,10 @@ func TestSlotsStartErrors(t *testing.T) {
 	}
 }
 
-func TestSlotsSignalAndDrop(t *testing.T) {
-	s, e := testSlots(t, 2)
+func TestSlotsSignalAndDrop(t *testing.T) { bothWays(t, testSlotsSignalAndDrop) }
+
+func testSlotsSignalAndDrop(t *testing.T, fast bool) {
+	s, e := testSlots(t, 2, fast)
 	r, w := pipe(t)
 	c := slotSh("sleep 1000 & echo ready; wait")
 	c.Stdout = w
