@@ -29,6 +29,9 @@ type command struct {
 	status uint32
 	count  uint32 // of steps
 
+	stdout, stderr       int32 // descriptors here
+	stdoutEnd, stderrEnd int64 // lseek's result
+
 	begin, finish unix.Timespec // CLOCK_MONOTONIC
 	usage         unix.Rusage
 	clone         cloneArgs
@@ -94,6 +97,7 @@ func (n *command) prepare(null *os.File, self int) bool {
 		return false
 	}
 	n.live, n.errno, n.pid, n.count = 1, 0, 0, 0
+	n.stdout, n.stderr = fdOf(c.Stdout), fdOf(c.Stderr)
 	n.clone = cloneArgs{
 		flags:      unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID,
 		childTID:   uint64(uintptr(unsafe.Pointer(&n.live))),
@@ -129,6 +133,14 @@ func (n *command) prepare(null *os.File, self int) bool {
 	n.step(stepExec, unix.SYS_EXECVE, n.vector[args+len(c.Env)+2],
 		uintptr(unsafe.Pointer(&n.vector[0])), uintptr(unsafe.Pointer(&n.vector[args+1])), 0)
 	return true
+}
+
+// fdOf is a file's descriptor, or -1 without one.
+func fdOf(f *os.File) int32 {
+	if f == nil {
+		return -1
+	}
+	return int32(f.Fd())
 }
 
 func (n *command) step(what stepKind, trap, a, b, c, d uintptr) {
@@ -261,11 +273,13 @@ func monotonic() (ts unix.Timespec) {
 // end is what the callback gets.
 func (n *command) end(slot int, now time.Time, mono int64) SlotEnd {
 	e := SlotEnd{Slot: slot, Tag: n.tag, Pid: int(n.pid), Err: n.err,
+		StdoutEnd: max(n.stdoutEnd, -1), StderrEnd: max(n.stderrEnd, -1),
 		Start: now.Add(time.Duration(n.begin.Nano() - mono)),
 		End:   now.Add(time.Duration(n.finish.Nano() - mono)),
 	}
 	switch {
 	case e.Err != nil:
+		e.StdoutEnd, e.StderrEnd = -1, -1
 		return e
 	case n.slow:
 		e.Status = n.st

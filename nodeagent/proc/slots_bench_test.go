@@ -20,7 +20,7 @@ import (
 )
 
 // BenchmarkSlots prints how many /bin/true a second slots run, and the ratio
-// to a loop of posix_spawn in C with as many threads (testdata/spawnloop.c),
+// to a loop of posix_spawn in C with as many processes (testdata/spawnloop.c),
 // measured in turns: medians, and the smallest and largest ratio of a pair. The
 // loop does nothing but start and wait; of "all" it does what slots do but
 // for the affinity. Slots do everything: affinity, 30 variables, a directory, a
@@ -37,7 +37,7 @@ func BenchmarkSlots(b *testing.B) {
 		program = p
 	}
 	loop := filepath.Join(b.TempDir(), "spawnloop")
-	if out, err := exec.Command("cc", "-O2", "-pthread", "-o", loop, "testdata/spawnloop.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O2", "-Wall", "-o", loop, "testdata/spawnloop.c").CombinedOutput(); err != nil {
 		b.Skipf("no C compiler to measure against: %v %s", err, out)
 	}
 	var env []string

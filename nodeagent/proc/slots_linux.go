@@ -292,6 +292,9 @@ func (l *slot) slow(n *command) {
 		runtime.Gosched()
 	}
 	if err == nil {
+		_ = unix.Kill(-p.pid, unix.SIGKILL) // the rest of its group
+		n.stdoutEnd, _ = unix.Seek(int(fdOf(c.Stdout)), 0, unix.SEEK_END)
+		n.stderrEnd, _ = unix.Seek(int(fdOf(c.Stderr)), 0, unix.SEEK_END)
 		n.st, err = p.Wait()
 	}
 	if err != nil {
