@@ -91,7 +91,7 @@ const onlyGo = ^uint64(0)
 
 // prepare writes the steps of n.cmd. It says false where the Forker must start
 // it, or say why that can't be.
-func (n *command) prepare(null *os.File, self int) bool {
+func (n *command) prepare(s *Slots) bool {
 	c := &n.cmd
 	if !n.texts() {
 		return false
@@ -106,14 +106,14 @@ func (n *command) prepare(null *os.File, self int) bool {
 	}
 	n.step(stepSetup, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0)
 	n.step(stepSetup, unix.SYS_GETPPID, 0, 0, 0, 0)
-	n.steps[n.count-1].want = uintptr(self)
+	n.steps[n.count-1].want = uintptr(s.self)
 	n.step(stepSetup, unix.SYS_SETPGID, 0, 0, 0, 0)
 	if c.Cgroup != nil {
-		n.enterCgroup(c.Cgroup.Fd())
+		n.enterCgroup(c.Cgroup.Fd(), s.into)
 	}
 	for i, f := range []*os.File{c.Stdin, c.Stdout, c.Stderr} {
 		if f == nil {
-			f = null
+			f = s.null
 		}
 		fd := f.Fd()
 		switch {
@@ -151,9 +151,9 @@ func (n *command) step(what stepKind, trap, a, b, c, d uintptr) {
 
 // enterCgroup has the process start in a group of version 2 where the kernel can
 // (5.7), and else enter it by itself.
-func (n *command) enterCgroup(fd uintptr) {
+func (n *command) enterCgroup(fd uintptr, into bool) {
 	var fs unix.Statfs_t
-	if unix.Fstatfs(int(fd), &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC && hasCloneIntoCgroup() {
+	if into && unix.Fstatfs(int(fd), &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		n.clone.flags |= unix.CLONE_INTO_CGROUP
 		n.clone.cgroup = uint64(fd)
 		return
@@ -212,7 +212,6 @@ func (n *command) early() bool { return atomic.LoadUint32(&n.live) != 0 }
 // free makes a command that is in no list ready for another start.
 func (n *command) free(s *Slots) {
 	n.next.Store(nil)
-	n.state.Store(queued)
 	n.cmd, n.st, n.err, n.slow, n.tries = SlotCommand{}, Status{}, nil, false, 0
 	if cap(n.text) <= 64<<10 { // one giant is not kept
 		s.spare.Put(n)
@@ -220,7 +219,8 @@ func (n *command) free(s *Slots) {
 }
 
 func (n *command) fail(err error) {
-	n.err, n.pid, n.finish = err, 0, monotonic()
+	n.err, n.finish = err, monotonic()
+	atomic.StoreInt32(&n.pid, 0)
 	n.state.Store(ended)
 }
 
