@@ -193,6 +193,11 @@ type taker struct {
 // array starts crews for what waits of an array, as far as there are free slots,
 // and gives the crews that run elements ahead.
 func (p *planner) array(w *Pending, index int, crews []Crew) {
+	if len(w.Tries) == 0 {
+		one := *w
+		one.Tries = []job.Try{w.Try}
+		w = &one
+	}
 	if p.allHeld {
 		p.wait(w, job.Range{Lo: w.Try.Lo, Hi: w.Tries[len(w.Tries)-1].Hi}, p.behind())
 		return
@@ -200,7 +205,7 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 	s := &supply{p: p, w: w}
 	first := len(p.out.Place)
 	for i, c := range p.current(w.Spec, everything, nil) {
-		if c.most <= 0 {
+		if c.most <= 0 || len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
 			continue
 		}
 		give := s.cut(uint64(c.most), p.nodes[i].Name)

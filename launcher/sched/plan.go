@@ -20,7 +20,7 @@ func Plan(now time.Time, v View, _ Policy) Decision {
 	for i := range v.Pending {
 		w := &v.Pending[i]
 		p.turn = i
-		if w.Tries == nil {
+		if !w.Spec.Crewed() {
 			p.pending(w)
 			continue
 		}

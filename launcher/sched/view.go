@@ -60,7 +60,7 @@ type Pending struct {
 	Priority int
 	Since    time.Time // when the task was submitted
 	Try      job.Try
-	Tries    []job.Try // of an array that crews run: all that waits, by index; Try is the first
+	Tries    []job.Try // of an array that crews run: all that waits, by index; Try is the first. None: Try alone
 }
 
 // View is all that Plan looks at.
