@@ -383,11 +383,10 @@ func (t *change) crewResult(a *attempt, i int, r job.Result) {
 
 // windDown asks a crew for all that it has not begun, and to end after the rest.
 func (t *change) windDown(a *attempt) {
-	crew := a.Crew
-	if crew == nil || crew.Last {
+	if !a.listens() {
 		return
 	}
-	crew.Last = true
+	a.Crew.Last = true
 	t.recall(a, a.open())
 	t.changed(a)
 	t.touch(a)
