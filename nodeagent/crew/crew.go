@@ -293,6 +293,7 @@ func (w *Crew) run() {
 		}
 		w.clock(time.Now())
 		w.refill()
+		w.scratch.mark()
 		w.finishIfDone()
 	}
 }

@@ -155,7 +155,7 @@ func (s *shim) crewHost(env []string) crew.Host {
 		},
 		Compile: compileTexts,
 		Spawn: func(n int, ended func([]crew.Ended)) (crew.Spawner, error) {
-			return crew.Forks(s.forker, n, ended), nil
+			return crew.Slots(s.forker, n, ended)
 		},
 	}
 }
