@@ -30,6 +30,7 @@ type submitFlags struct {
 	launcher            launcherFlags
 	wait, follow, exact bool
 	retries             int
+	array               string
 	onNodeLoss          string
 	made                bool // of a command and not of a file
 }
@@ -66,6 +67,7 @@ all succeeded, else 1.`,
 	fl.BoolVar(&f.wait, "wait", false, "wait until the job has ended, with its output if it is one task, and exit with its status")
 	fl.BoolVarP(&f.follow, "follow", "f", false, "print the task's output until it has ended, and exit with 0")
 	fl.BoolVar(&f.exact, "exact", false, "refuse an id that is taken instead of adding a number to it")
+	fl.StringVar(&f.array, "array", "", "run the command once per index: a number of them, from 0, or the first and the last, as in 1-100; GANGWAY_ARRAY_INDEX says which")
 	fl.IntVar(&f.retries, "retries", 0, "how often a task that exits with a status other than 0 is tried again; -1: without limit")
 	fl.StringVar(&f.onNodeLoss, "on-node-loss", string(job.NodeLossRequeue), "if a node is lost: requeue starts the task elsewhere, fail ends it, wait waits for the node")
 	return c
@@ -140,6 +142,18 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	t.ID, t.Stdin, t.EnvBase = commandTask, false, nil
 	t.Retries, t.OnNodeLoss = f.retries, job.NodeLoss(f.onNodeLoss)
 	spec.Session = false
+	if f.array != "" {
+		var ok bool
+		if t.Range, ok = jobfile.ParseArray(f.array); !ok {
+			return job.Spec{}, usagef(fmt.Sprintf("give a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray), "--array %q is not an array", f.array)
+		}
+		if t.Ranks <= 1 && t.Nodes <= 1 && t.RanksPerNode <= 1 { // no gangs
+			t.Kind, t.Launch = job.Single, job.LaunchRanks
+			if t.MPI == "auto" {
+				t.MPI = "none"
+			}
+		}
+	}
 	if err := job.Validate(spec); err != nil {
 		return job.Spec{}, submitProblems(err)
 	}

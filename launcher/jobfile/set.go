@@ -17,24 +17,33 @@ func setArray(d *decoder, t *task, n *yamltree.Node) error {
 	if err != nil {
 		return err
 	}
-	bad := valueError{what: quote(s) + " is not an array", hint: fmt.Sprintf("write a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray)}
+	r, ok := ParseArray(s)
+	if !ok {
+		return valueError{what: quote(s) + " is not an array", hint: fmt.Sprintf("write a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray)}
+	}
+	t.spec.Range = r
+	return nil
+}
+
+// ParseArray reads an array's indices: a number of elements, from 0 on, or the
+// first and the last, as in 1-100. How many there may be is not checked.
+func ParseArray(s string) (job.Range, bool) {
 	first, last, ok := strings.Cut(s, "-")
 	if !ok {
 		first, last = "0", s
 	}
 	lo, err := strconv.ParseUint(first, 10, 32)
 	if err != nil {
-		return bad
+		return job.Range{}, false
 	}
 	hi, err := strconv.ParseUint(last, 10, 32)
 	switch {
 	case err != nil, ok && hi < lo, !ok && hi == 0:
-		return bad
+		return job.Range{}, false
 	case ok:
 		hi++
 	}
-	t.spec.Range = job.Range{Lo: lo, Hi: hi}
-	return nil
+	return job.Range{Lo: lo, Hi: hi}, true
 }
 
 // setCommand reads a list of arguments, or a text that is split into words.
