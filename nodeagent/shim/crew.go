@@ -115,7 +115,11 @@ func (s *shim) makeCrew(p *prepared) *wire.Failure {
 		conf.Task = s.a.GetTask()
 	}
 	for _, pl := range p.places {
-		conf.Slots = append(conf.Slots, crew.Slot{CPUs: pl.CPUs, Env: s.placeVars(pl, env)})
+		cpus := pl.CPUs
+		if cpus.IsEmpty() { // not bound to cores of its own, but to the task's
+			cpus = p.cpus
+		}
+		conf.Slots = append(conf.Slots, crew.Slot{CPUs: cpus, Env: s.placeVars(pl, env)})
 	}
 	w, err := crew.New(conf, s.crewHost(env))
 	if err != nil {
