@@ -181,6 +181,7 @@ func (e JobHeld) apply(c *Cluster, t *change) error {
 	for _, task := range j.tasks {
 		for _, a := range slices.Clone(task.live) {
 			t.evict(a, e.Running, "its job was disabled")
+			t.windDown(a)
 		}
 	}
 	return nil
@@ -248,7 +249,7 @@ func (t *change) cancelAttempt(a *attempt, why job.Reason, now bool) {
 	t.end(a, why, now)
 	if a.Requeue { // its elements only waited for the end of this attempt
 		a.Requeue = false
-		t.decide(a, ranges(a.Settled).missing(a.Try.Range), outcomeOfReason(*a.Cancel))
+		t.leave(a, outcomeOfReason(*a.Cancel))
 	}
 	t.settle(a)
 }
