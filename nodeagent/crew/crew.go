@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -105,6 +106,7 @@ type element struct {
 type slotState struct {
 	Slot
 	queue  []*element
+	due    time.Time // when the first one's time is over; zero: it has no limit
 	memory *memoryGroup
 }
 
@@ -142,8 +144,7 @@ type Crew struct {
 	started  bool
 	stopping *wire.Failure // why all is being ended; nil: it is not
 	killed   bool
-	limits   []deadline // of elements that run, in order
-	graces   []deadline // of those that were asked to end
+	graces   []deadline // of elements that were asked to end, in order
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
 	held     time.Time
@@ -302,15 +303,17 @@ func (w *Crew) run() {
 func (w *Crew) clock(now time.Time) {
 	next := time.Hour
 	soon := func(at time.Time) { next = min(next, max(at.Sub(now), time.Millisecond)) }
-	for len(w.limits) > 0 {
-		d := w.limits[0]
-		if d.at.After(now) {
-			soon(d.at)
-			break
+	for _, s := range w.slots {
+		switch {
+		case s.due.IsZero():
+			continue
+		case s.due.After(now):
+			soon(s.due)
+			continue
 		}
-		w.limits = w.limits[1:]
-		e := w.flight[d.tag]
-		if e == nil || e.stop != nil {
+		s.due = time.Time{}
+		e := s.queue[0]
+		if e.stop != nil {
 			continue
 		}
 		e.stop = &wire.Failure{Code: wire.FailureCode_FAILURE_TIME_LIMIT, Node: w.c.Node, Message: fmt.Sprintf("the time limit of %v is over", w.c.TimeLimit)}
@@ -358,12 +361,7 @@ func (w *Crew) ended(ends []Ended) {
 		}
 		delete(w.flight, x.Tag)
 		s := w.slots[e.slot]
-		for i, o := range s.queue {
-			if o == e {
-				s.queue = append(s.queue[:i], s.queue[i+1:]...)
-				break
-			}
-		}
+		s.queue = slices.DeleteFunc(s.queue, func(o *element) bool { return o == e })
 		left := len(kept) > 0
 		if x.Pid > 0 && proc.KillGroup(x.Pid) {
 			left = true
@@ -419,10 +417,10 @@ func (w *Crew) resultOf(e *element, x Ended, left bool) *result {
 
 // arm notes the deadline of the element that a slot runs now.
 func (w *Crew) arm(s *slotState, now time.Time) {
-	if len(s.queue) == 0 || w.c.TimeLimit <= 0 {
-		return
+	s.due = time.Time{}
+	if len(s.queue) > 0 && w.c.TimeLimit > 0 {
+		s.due = now.Add(w.c.TimeLimit)
 	}
-	w.limits = append(w.limits, deadline{s.queue[0].tag, now.Add(w.c.TimeLimit)})
 }
 
 // end is End's.
