@@ -200,7 +200,7 @@ func TestRowsAreStable(t *testing.T) {
 			Again: []Try{{Range: Range{4, 5}, Attempt: 2, Retries: 1}}, Was: []Outcome{{Range: Range{4, 5}, Signal: 9, Reason: &Reason{Code: FailRank}}},
 			Node: "n1", Last: []LastLine{{3, "killed"}},
 			Costs: &Costs{Attempt: []uint32{1, 1, 1, 1, 1}, Start: []int64{at.UnixMicro(), 1, 2, 3, 4}, Wall: []uint64{9, 8, 7, 6, 5}, CPU: make([]uint64, 5), RSS: []uint64{1000, 1001, 1000, 1001, 1000}}}),
-			""},
+			"\x02\x06abcd-0\x01\nabcd-0-0-1\x02n1\x013{\"lo\":0,\"hi\":0,\"signal\":9,\"reason\":{\"code\":\"rank\"}}\x01'{\"lo\":0,\"hi\":0,\"attempt\":2,\"retries\":1}\x01\a\x00\xa0\x82\xa0\xb0\r\x05\x02\x00\x03\x00\x00\x01\x01\x01\b\x01\x00\x01\b\x01\x016\x05\x02\x00\xfd\x8f\xaa\x99\xba\xbb\xb0\x063\xffC\x95\xd1\xed`\x06\x00\x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x000\x00\x00\x00\x00\x00\x00\n\x03\x9c\x02\x00\x00\xd0\x0f\x01\n\t\x01\x06\x06killed*\x9c\x80\x85"},
 		{Encode(TablePart, PartKey("abcd-0-0-1", 1), PartRow{Node: "n2", FirstRank: 2, Ranks: 2, CPUs: topology.NewCPUSet(0, 1, 4), Seen: true}),
 			`{"node":"n2","first_rank":2,"ranks":2,"cpus":"0-1,4","seen":true}`},
 		{Encode(TableNode, "n1", NodeRow{Name: "n1", Seq: 1, State: "up"}), `{"name":"n1","seq":1,"state":"up"}`},
