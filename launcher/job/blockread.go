@@ -21,6 +21,7 @@ type BlockReader struct {
 	again    []Try
 	left     uint64 // blocks
 	old      bool   // of format 1
+	begun    bool   // Next was called
 	seq      uint64
 	at       int64
 	now      time.Time // of the block
@@ -83,7 +84,8 @@ func (r *BlockReader) Next(b *BlockRow) bool {
 	}
 	r.left--
 	d := &r.d
-	first := r.seq == 0
+	first := !r.begun
+	r.begun = true
 	b.Costs, b.Last, b.Was = nil, nil, b.Was[:0]
 	r.costs, r.last = nil, nil
 	if r.old {
@@ -112,7 +114,7 @@ func (r *BlockReader) Next(b *BlockRow) bool {
 	switch {
 	case d.failed:
 		_ = r.failed(errShort)
-	case (first || r.old) && r.row.Key != "" && BlockKey(b.Task, b.Seq) != r.row.Key:
+	case first && r.row.Key != "" && BlockKey(b.Task, b.Seq) != r.row.Key:
 		_ = r.failed(fmt.Errorf("it holds block %d", b.Seq))
 	}
 	return r.err == nil
