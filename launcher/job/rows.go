@@ -161,6 +161,7 @@ type BlockRow struct {
 	At      time.Time
 	Done    []Outcome
 	Again   []Try
+	Was     []Outcome  // how elements of Again had ended, where that is said; by index
 	Node    string     // where its elements ran; "": not said
 	Costs   *Costs     // of a crew's elements; nil: not said
 	Last    []LastLine // of elements that failed, by index

@@ -157,6 +157,8 @@ func resultOf(e Ending) job.Result {
 func (t *change) conclude(a *attempt, try job.Try, o job.Outcome, b *job.BlockRow) {
 	if again, ok := t.nextTry(a, try, o); ok {
 		b.Again = append(b.Again, again)
+		o.Range = try.Range
+		b.Was = append(b.Was, o)
 		return
 	}
 	o.Range = try.Range

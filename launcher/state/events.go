@@ -182,8 +182,11 @@ type TaskChanged struct {
 }
 
 // TaskReactivated tries the failed elements of a completed task again, with all
-// their retries.
-type TaskReactivated struct{ Task string } // uid
+// their retries; or one element that failed, whatever the others do.
+type TaskReactivated struct {
+	Task    string  // uid
+	Element *uint64 // its index; nil: all
+}
 
 // TaskDeleted ends a task and forgets it once nothing of it is left.
 type TaskDeleted struct{ Task string } // uid

@@ -327,7 +327,13 @@ func (e TaskReactivated) apply(c *Cluster, t *change) error {
 	if _, err := c.openJob(task.job.row.UID); err != nil {
 		return err
 	}
-	if task.row.Deleting || !task.completed() || len(task.bad) == 0 {
+	bad := task.bad
+	if e.Element != nil {
+		bad = bad.within(job.Range{Lo: *e.Element, Hi: *e.Element + 1})
+		if task.row.Deleting || len(bad) == 0 {
+			return &ClosedError{What: "task", ID: job.ElementID(task.spec.ID, *e.Element), State: "not one that failed", Need: "completed, and failed"}
+		}
+	} else if task.row.Deleting || !task.completed() || len(bad) == 0 {
 		state := "not completed"
 		if task.completed() {
 			state = "completed without a failure"
@@ -342,15 +348,17 @@ func (e TaskReactivated) apply(c *Cluster, t *change) error {
 			}
 		}
 	}
-	again := make([]job.Try, len(task.bad))
-	for i, r := range task.bad {
+	again := make([]job.Try, len(bad))
+	for i, r := range bad {
 		again[i] = job.Try{Range: r, Attempt: task.tried + 1}
 	}
 	was := job.Outcome{}
 	if task.last != nil {
 		was = *task.last
 	}
-	t.opened(task.job)
+	if task.completed() {
+		t.opened(task.job)
+	}
 	t.block(task, "", nil, again, was)
 	return nil
 }

@@ -71,21 +71,27 @@ func Load(rows []job.Row) (*Cluster, error) {
 	}
 	slices.SortFunc(blocks, job.CompareRows) // those of a task by number
 	histories := map[*taskState]*history{}
+	var in job.BlockReader
 	var b job.BlockRow // one for all: there may be very many
 	for _, r := range blocks {
-		if err := r.DecodeBlock(&b); err != nil {
+		if err := in.Open(r); err != nil {
 			return nil, err
 		}
-		t, ok := c.tasks[b.Task]
-		if !ok {
-			return nil, fmt.Errorf("block %d is of task %s, which is not there; restore the data set from a backup", b.Seq, b.Task)
+		for in.Next(&b) { // without what they cost: that is for readers of history
+			t, ok := c.tasks[b.Task]
+			if !ok {
+				return nil, fmt.Errorf("block %d is of task %s, which is not there; restore the data set from a backup", b.Seq, b.Task)
+			}
+			h := histories[t]
+			if h == nil {
+				h = &history{}
+				histories[t] = h
+			}
+			h.take(t, b)
 		}
-		h := histories[t]
-		if h == nil {
-			h = &history{}
-			histories[t] = h
+		if err := in.Err(); err != nil {
+			return nil, err
 		}
-		h.take(t, b)
 	}
 	for t, h := range histories {
 		h.settle(t)
