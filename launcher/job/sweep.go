@@ -49,11 +49,6 @@ func (t *TaskSpec) Elements() Range {
 	return Range{0, 1}
 }
 
-// ElementID is the id of an array's element in every call and message.
-func ElementID(task string, index uint64) string {
-	return task + "_" + strconv.FormatUint(index, 10)
-}
-
 // varied are the fields that can differ between elements, by their names in job
 // files.
 func varied(key string) func(*TaskSpec, string) error {
