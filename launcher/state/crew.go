@@ -457,7 +457,11 @@ func (a *attempt) listens() bool {
 // look is what the scheduler sees of a crew.
 func (a *attempt) look(before int) sched.Crew {
 	back := ranges(a.Crew.Back).len()
-	return sched.Crew{ID: a.ID, Task: a.task.uid, Name: a.task.name, Before: before, Node: a.Parts[0].Node,
+	most := uint64(0)
+	if s := a.task.crewSweep(); s != nil {
+		most = s.Most
+	}
+	return sched.Crew{Most: most, ID: a.ID, Task: a.task.uid, Name: a.task.name, Before: before, Node: a.Parts[0].Node,
 		Slots: a.Crew.Slots, Open: a.open() - back, Back: back,
 		Done: a.pace.done, Rate: a.pace.rate, News: a.pace.news, Ready: a.Parts[0].Ready}
 }
@@ -514,6 +518,14 @@ func (a *attempt) checkCrew() error {
 		return fmt.Errorf("has elements left after its end")
 	}
 	return nil
+}
+
+// crewSweep is the task's sweep as crews are told it; nil: it has none.
+func (task *taskState) crewSweep() *job.CrewSweep {
+	if task.sweep == nil && task.spec.Sweep != nil {
+		task.sweep = job.NewCrewSweep(task.spec)
+	}
+	return task.sweep
 }
 
 // unsettled are the elements of an attempt that have no outcome.
