@@ -60,7 +60,7 @@ type Query struct {
 	Limit int    // how many at most
 	// May says of a span whether one of its elements could be wanted; nil: yes.
 	May func(*Span) bool
-	// Match says of an element whether it is wanted; nil: yes.
+	// Match says of an element whether it is wanted, and keeps none; nil: yes.
 	Match func(*Element) bool
 }
 
@@ -172,6 +172,7 @@ type pager struct {
 	out   []Element
 	in    job.BlockReader
 	b     job.BlockRow
+	one   Element // that is looked at
 }
 
 // trim keeps the first ones.
@@ -231,15 +232,17 @@ func (p *pager) block() error {
 				continue
 			}
 		}
+		e := &p.one
+		*e = Element{AttemptID: b.Attempt, Node: b.Node, At: b.At, Outcome: *o, Ended: true}
+		e.Outcome.Range = job.Range{}
 		for x := lo; x < hi; x++ {
 			if len(p.taken) > 0 && back(p.taken, b.Seq, x) {
 				continue
 			}
-			e := Element{Index: x, AttemptID: b.Attempt, Node: b.Node, At: b.At, Outcome: *o, Ended: true}
-			e.Outcome.Range = job.Range{}
+			e.Index = x
 			e.measure(costs, pos+x-o.Lo)
-			if p.Match == nil || p.Match(&e) {
-				p.out = append(p.out, e)
+			if p.Match == nil || p.Match(e) {
+				p.out = append(p.out, *e)
 				highest = max(highest, x)
 				if got++; got == p.Limit { // there are enough that are not above it
 					p.bound = min(p.bound, highest+1)
@@ -257,6 +260,7 @@ func (e *Element) measure(costs *job.CostReader, pos uint64) {
 		e.Cost, e.Measured = costs.At(int(pos)), true
 		e.Attempt = e.Cost.Attempt
 	} else {
+		e.Cost, e.Measured = job.Cost{}, false
 		e.Attempt = job.AttemptNumber(e.AttemptID)
 	}
 }

@@ -18,7 +18,7 @@ type Times struct {
 	N        uint64
 	Min, Max time.Duration
 	Sum      time.Duration
-	counts   map[int]uint64 // by slot
+	counts   []uint64 // by slot
 }
 
 // subSlots is how many slots an octave has, as a power of two.
@@ -51,10 +51,29 @@ func (t *Times) Add(d time.Duration) {
 	t.Max = max(t.Max, d)
 	t.N++
 	t.Sum += d
-	if t.counts == nil {
-		t.counts = map[int]uint64{}
+	s := slot(us)
+	if s >= len(t.counts) {
+		t.counts = append(t.counts, make([]uint64, s+1-len(t.counts))...)
 	}
-	t.counts[slot(us)]++
+	t.counts[s]++
+}
+
+// Join counts the runs of another one in.
+func (t *Times) Join(o *Times) {
+	if o.N == 0 {
+		return
+	}
+	if t.N == 0 || o.Min < t.Min {
+		t.Min = o.Min
+	}
+	t.Max = max(t.Max, o.Max)
+	t.N, t.Sum = t.N+o.N, t.Sum+o.Sum
+	if len(o.counts) > len(t.counts) {
+		t.counts = append(t.counts, make([]uint64, len(o.counts)-len(t.counts))...)
+	}
+	for s, n := range o.counts {
+		t.counts[s] += n
+	}
 }
 
 // Quantile returns the time within which the part q (0 to 1) of the runs ended;
@@ -75,11 +94,12 @@ func (t *Times) Quantile(q float64) time.Duration {
 }
 
 func (t *Times) slots() []int {
-	all := make([]int, 0, len(t.counts))
-	for s := range t.counts {
-		all = append(all, s)
+	var all []int
+	for s, n := range t.counts {
+		if n > 0 {
+			all = append(all, s)
+		}
 	}
-	slices.Sort(all)
 	return all
 }
 
@@ -179,6 +199,9 @@ func (h *History) summarize(ctx context.Context, task string, recent time.Time) 
 			return nil, err
 		}
 	}
+	if z.n > 0 {
+		z.First, z.Ended = time.UnixMicro(z.from).UTC(), time.UnixMicro(z.to).UTC()
+	}
 	for _, f := range z.groups {
 		z.Failures = append(z.Failures, *f)
 	}
@@ -193,6 +216,9 @@ type summarizer struct {
 	groups map[failureKey]*Failure
 	taken  []takenBack
 	recent time.Time
+	n      uint64
+	from   int64 // unix microseconds: the first began, the last ended
+	to     int64
 	in     job.BlockReader
 	b      job.BlockRow
 }
@@ -268,13 +294,14 @@ func (z *summarizer) cost(c job.Cost) {
 	z.Times.Add(wall)
 	z.CPU += time.Duration(c.CPU) * time.Microsecond
 	z.RSS = max(z.RSS, c.RSS)
-	start := time.UnixMicro(c.Start)
-	if z.First.IsZero() || start.Before(z.First) {
-		z.First = start
+	end := c.Start + int64(min(c.Wall, longest))
+	if z.n == 0 || c.Start < z.from {
+		z.from = c.Start
 	}
-	if end := start.Add(wall); end.After(z.Ended) {
-		z.Ended = end
+	if z.n == 0 || end > z.to {
+		z.to = end
 	}
+	z.n++
 }
 
 func (z *summarizer) failure(o *job.Outcome, n, index uint64, line string, told bool) {
