@@ -52,6 +52,7 @@ type Hold struct {
 // Pending is a run of elements of one task that wait for a place.
 type Pending struct {
 	Task     string        // uid
+	Job      string        // its job's uid
 	Name     string        // for people: job/task
 	Spec     *job.TaskSpec // resolved
 	Priority int
@@ -64,7 +65,13 @@ type View struct {
 	Nodes   []*Node   // in the user's order, which is the order of ranks
 	Fabric  *Fabric   // the network between the nodes; nil: not known, all are as near
 	Pending []Pending // by priority, highest first, then submission, then index
+	// Room is how many tasks and elements of a job may still start, by its uid;
+	// jobs that are not in it have no limit.
+	Room map[string]Room
 }
+
+// Room is a job's limit on what of it runs at once.
+type Room struct{ Most, Left int }
 
 // Policy holds the scheduler's choices. The zero value is the default: priority,
 // then submission, no backfill.

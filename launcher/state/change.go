@@ -27,6 +27,8 @@ type change struct {
 	touched    map[string]bool
 	replan     bool
 	notices    []Notice
+	moved      []moved // and not yet followed
+	asks       []ask
 }
 
 // partOf names a part of an attempt.
@@ -111,6 +113,7 @@ func (t *change) block(task *taskState, attemptID string, done []job.Outcome, ag
 	t.rows = append(t.rows, job.EncodeBlock(b))
 	open := !task.completed()
 	task.take(b)
+	t.followed(task, b)
 	for i := range done {
 		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &done[i]})
 	}
@@ -141,9 +144,11 @@ func (t *taskState) take(b job.BlockRow) {
 		} else {
 			t.bad = t.bad.add(o.Range)
 		}
+		t.mark(o)
 		t.last = o
 	}
 	for _, try := range b.Again {
+		t.unmark(try.Range)
 		t.bad = t.bad.remove(try.Range)
 		t.pending = t.pending.remove(try.Range).put(try)
 	}

@@ -168,8 +168,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 	case retryable(code) && (retries < 0 || int(a.Try.Retries) < retries):
 		again := make([]job.Try, len(open))
 		for i, r := range open {
-			again[i] = job.Try{Range: r, Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries + 1, Losses: a.Try.Losses,
-				Avoid: t.guilty(a)}
+			again[i] = t.retry(spec, r, a.Try, t.guilty(a), failedOn(a, o))
 		}
 		t.settleAs(a, open, nil, again, o)
 		return
