@@ -169,12 +169,12 @@ func (l *linker) task(i int) {
 		if strings.Contains(d.Task, "*") {
 			if l.tries < 0 {
 				l.spent = true
-				l.bad(field, "%q: there are too many patterns and tasks: name tasks, or use arrays", d.Task)
+				l.bad(field, "%q is too much: there are too many patterns and tasks: name tasks, or use arrays", d.Task)
 				return
 			}
 			n := len(out)
 			if out = l.matching(out, own, d.Task); len(out) == n {
-				l.bad(field, "%q: no other task of the job has such a name", d.Task)
+				l.bad(field, "%q fits nothing: no other task of the job has such a name", d.Task)
 			}
 			continue
 		}
@@ -184,7 +184,7 @@ func (l *linker) task(i int) {
 			if array, n, is := Element(d.Task); is {
 				if name, all, ok = l.find(array); ok && (all.Len() < 2 || n < all.Lo || n >= all.Hi) {
 					if ok = false; all.Len() > 1 {
-						l.bad(field, "%q: %s has elements %s", d.Task, name, all)
+						l.bad(field, "%q is not there: %s has elements %s", d.Task, name, all)
 						continue
 					}
 				}
@@ -195,17 +195,17 @@ func (l *linker) task(i int) {
 		case !ok && l.later && !some: // "A_3" may yet be a task or an element
 			name, d.Range = d.Task, Range{}
 		case !ok:
-			l.bad(field, "%q: the job has no such task", d.Task)
+			l.bad(field, "%q is not there: the job has no such task", d.Task)
 			continue
 		case strings.EqualFold(name, own):
-			l.bad(field, "%q: a task can't depend on itself", d.String())
+			l.bad(field, "%q is the task itself: a task can't depend on itself", d.String())
 			continue
 		case d.Range == Range{}:
 		case all.Len() < 2:
-			l.bad(field, "%q: %s is no array: leave the elements out", d.String(), name)
+			l.bad(field, "%q is not there: %s is no array, leave the elements out", d.String(), name)
 			continue
 		case !all.Contains(d.Range):
-			l.bad(field, "%q: %s has elements %s", d.String(), name, all)
+			l.bad(field, "%q is not there: %s has elements %s", d.String(), name, all)
 			continue
 		case d.Range == all:
 			d.Range = Range{}

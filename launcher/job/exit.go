@@ -162,3 +162,16 @@ func (t *TaskSpec) RetryPause(retry uint32) time.Duration {
 	}
 	return min(d, most)
 }
+
+// Plain returns the conditions without empty lists, nil if nothing is left: as good,
+// and the same for all that are.
+func (e *ExitConditions) Plain() *ExitConditions {
+	if e == nil || len(e.Rules) == 0 && e.PreProcessing == nil && e.FileUpload == nil && e.Default == nil {
+		return nil
+	}
+	out := *e
+	if len(out.Rules) == 0 {
+		out.Rules = nil
+	}
+	return &out
+}

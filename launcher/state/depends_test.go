@@ -290,7 +290,7 @@ func TestParentsComeLater(t *testing.T) {
 		_, err := w.try(TasksAdded{Job: "jjjj", Tasks: tasks, Later: later})
 		return err
 	}
-	if err := add(false, needs("x", "y")); err == nil || !strings.Contains(err.Error(), `tasks[0].depends-on[0]: "y": the job has no such task`) {
+	if err := add(false, needs("x", "y")); err == nil || !strings.Contains(err.Error(), `tasks[0].depends-on[0]: "y" is not there: the job has no such task`) {
 		t.Errorf("unknown: %v", err)
 	}
 	if err := add(true, needs("b", "a", "R_2"), needs("c", "b")); err != nil {
