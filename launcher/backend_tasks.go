@@ -170,10 +170,6 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		// Each for itself: one event takes all or none.
 		seen := map[string]bool{}
 		for i, t := range tasks {
-			if isArray(t) {
-				errs[i] = &batchapi.Invalid{Property: "gangway.array", Value: t.Range.String(), Reason: noArrays}
-				continue
-			}
 			id := strings.ToLower(t.ID)
 			if _, ok := c.TaskByID(jobID, t.ID); ok || seen[id] {
 				errs[i] = stopping(&state.ExistsError{What: "task", ID: t.ID})
@@ -299,9 +295,6 @@ func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen bat
 		}
 		change := state.TaskChanged{Task: v.UID, Retries: &s.Retries, TimeLimit: &s.TimeLimit, Retention: &s.Retention, API: &api}
 		if !sameWork(v.Row.Spec, s) {
-			if isArray(s) {
-				return nil, &batchapi.Invalid{Property: "gangway.array", Value: s.Range.String(), Reason: noArrays}
-			}
 			change.Spec = &s
 		}
 		return change, nil

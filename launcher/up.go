@@ -407,21 +407,13 @@ func withUser(p auth.Principal) auth.Principal {
 	return p
 }
 
-// noArrays says why arrays are refused: nobody could read what an element wrote.
-const noArrays = "arrays are not in this version: submit the tasks one by one"
-
-func isArray(t job.TaskSpec) bool { return t.Resolve().Range != job.Range{Hi: 1} }
-
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
 	if err := b.checkPool(spec.Pool); err != nil {
 		return "", err
 	}
 	for i, t := range spec.Tasks {
-		switch {
-		case isArray(t):
-			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d].array", i), Reason: "task " + t.ID + ": " + noArrays}
-		case t.Stdin || t.Bcast || t.PlanOnly:
+		if t.Stdin || t.Bcast || t.PlanOnly {
 			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
 		}
 	}

@@ -46,7 +46,9 @@ func gangway() Rules {
 			{Path: "nodeagent/proc", May: []string{"topology"}, External: []string{sys}, Why: "spawn, bind, limit, kill, reap"},
 			{Path: "nodeagent/mesh", May: []string{"nodeagent/wire", "nodeagent/wire/link"}, External: []string{protobuf}, Why: "the gang's own network"},
 			{Path: "nodeagent/spool", May: []string{"nodeagent/wire"}, External: []string{protobuf}, Why: "results until acknowledged"},
-			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "mpi/preflight", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool"}, External: []string{protobuf}, Why: "one job on one node"},
+			{Path: "nodeagent/pack", Why: "output of many programs in few files"},
+			{Path: "nodeagent/crew", May: []string{"nodeagent/wire", "topology", "nodeagent/proc", "nodeagent/spool", "nodeagent/pack"}, External: []string{protobuf}, Why: "an array's elements on one node"},
+			{Path: "nodeagent/shim", May: []string{"nodeagent/wire/...", "mpi", "mpi/pmi", "mpi/preflight", "topology", "topology/bind", "nodeagent/mesh", "nodeagent/proc", "nodeagent/spool", "nodeagent/crew"}, External: []string{protobuf}, Why: "one job on one node"},
 			{Path: "nodeagent", May: []string{"nodeagent/...", "topology", "topology/probe", "gpu"}, External: []string{connect, protobuf, "github.com/shirou/gopsutil/v3"}, Why: "the agent"},
 
 			{Path: "benchmarks", May: []string{"topology", "mpi"}, Why: "definitions, parsers and reports"},

@@ -58,6 +58,9 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		a.RetentionMs = retentionOf(t)
 		a.TaskDir, a.User, a.Pool = job.TaskFolder(p.JobID, p.JobUID, t.ID), p.User, cfg.Pool
 	}
+	if p.Crew != nil {
+		a.Crew = &wire.Crew{Slots: uint32(p.Crew.Slots), ElementMemory: t.MemPerRank}
+	}
 	if t.Launch == job.LaunchPrimary {
 		a.Launch = wire.LaunchMode_LAUNCH_PRIMARY
 	}

@@ -32,6 +32,14 @@ func (f *Fleet) handle(node string, m *wire.AgentMessage) error {
 	case *wire.AgentMessage_Error:
 		f.cfg.Inbox.Post(refusalOf(node, m.Error))
 	case *wire.AgentMessage_FromShim:
+		if b := m.FromShim.GetBlock(); b != nil {
+			what, err := blockOf(m.FromShim.GetId(), node, b)
+			if err != nil {
+				return fmt.Errorf("the crew %s sent block %d: %w", m.FromShim.GetId(), b.GetSeq(), err)
+			}
+			f.cfg.Inbox.Post(what)
+			return nil
+		}
 		if what := eventOf(node, m.FromShim); what != nil {
 			// Traffic first: whoever acts on the event finds the output.
 			f.cfg.Traffic.FromShim(node, m.FromShim)

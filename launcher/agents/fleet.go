@@ -325,7 +325,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	if err != nil {
 		return err
 	}
-	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo, GPUs: topo.GPUSlotIDs()})
+	f.cfg.Inbox.Post(state.NodeUp{Node: h.node.name, Agent: hello.GetAgent(), Boot: hello.GetBoot(), Lease: f.cfg.Lease, Topology: topo, GPUs: topo.GPUSlotIDs(), NoCrews: hello.GetProtocol() < wire.CrewVersion})
 	f.cfg.Inbox.Post(state.Inventory{Node: h.node.name, Shims: shimsOf(inv.GetShims()), Claims: claims})
 	if folders := inv.GetFolders(); len(folders) > 0 && f.cfg.Folders != nil {
 		f.cfg.Folders(h.node.name, folders)

@@ -63,13 +63,20 @@ func (s *session) bring(old, parts []state.Part, full bool, cfg Config) {
 	var to []*wire.ToShim
 	for i := range d.Set {
 		p := &d.Set[i]
-		known := s.present[p.ID] || (!full && slices.ContainsFunc(old, func(o state.Part) bool { return o.ID == p.ID }))
+		var was *state.Part
+		if k := slices.IndexFunc(old, func(o state.Part) bool { return o.ID == p.ID }); k >= 0 && !full {
+			was = &old[k]
+		}
+		known := s.present[p.ID] || was != nil
 		// What is past its preparation and not on the node is gone; to set
 		// it again would start it a second time.
 		if known && full || !known && p.Phase == state.PhasePrepare {
 			desired.Set = append(desired.Set, assignmentOf(p, cfg))
 		}
-		to = append(to, phaseOf(p)...)
+		if was == nil || was.Phase != p.Phase || was.EndNow != p.EndNow {
+			to = append(to, phaseOf(p)...)
+		}
+		to = append(to, workOf(p, was)...)
 	}
 	if full || len(desired.Set) > 0 || len(desired.Remove) > 0 {
 		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Desired{Desired: desired}})

@@ -337,8 +337,8 @@ func (c *Control) plan(rd *round) (time.Time, error) {
 		rd.replan = false
 		d := sched.Plan(time.Now(), c.cfg.Cluster.View(), c.cfg.Policy)
 		c.waiting.Store(&d.Waiting)
-		if len(d.Place) > 0 {
-			placed := state.Placed{Place: d.Place}
+		if len(d.Place)+len(d.Orders) > 0 {
+			placed := state.Placed{Place: d.Place, Orders: d.Orders}
 			_, _ = rand.Read(placed.Random[:]) // never fails, see crypto/rand
 			if err := c.apply(placed, rd); err != nil {
 				return time.Time{}, fmt.Errorf("the state refuses what was planned on it: %w", err)

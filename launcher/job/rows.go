@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,9 +94,11 @@ type NodeRow struct {
 	Boot     string    `json:"boot,omitempty"`
 	// Lease is how long what runs there outlives the contact with the launcher
 	// of the node's last session.
-	Lease  time.Duration `json:"lease,omitempty"`
-	GPUs   []uint32      `json:"gpus,omitempty"`
-	Claims []Claim       `json:"claims,omitempty"`
+	Lease time.Duration `json:"lease,omitempty"`
+	// NoCrews: the agent of its last session knows none.
+	NoCrews bool     `json:"no_crews,omitempty"`
+	GPUs    []uint32 `json:"gpus,omitempty"`
+	Claims  []Claim  `json:"claims,omitempty"`
 	// Guilt are the attempts that speak against the node, Firsts those that
 	// began to fail there for reasons that may be the program's; oldest first.
 	Guilt      []Guilt `json:"guilt,omitempty"`
@@ -130,6 +133,12 @@ type Try struct {
 	Refusals  uint32    `json:"refusals,omitempty"`  // in a row
 	NotBefore time.Time `json:"not_before,omitzero"` // waits until then
 	Avoid     []string  `json:"avoid,omitempty"`     // nodes to leave out where others will do
+}
+
+// SameHistory reports whether t and o differ in nothing but their elements.
+func (t Try) SameHistory(o Try) bool {
+	return t.Attempt == o.Attempt && t.Retries == o.Retries && t.Losses == o.Losses && t.Refusals == o.Refusals &&
+		t.NotBefore.Equal(o.NotBefore) && slices.Equal(t.Avoid, o.Avoid)
 }
 
 // Outcome is a run of elements that ended in the same way.
@@ -228,11 +237,14 @@ type AttemptRow struct {
 // which is given elements for as long as there are some. Its Try is the first
 // that it was given.
 type CrewRow struct {
-	Slots int    `json:"slots"`          // elements at once
-	Open  []Try  `json:"open,omitempty"` // given and without a result, in the order to start them
-	Seq   uint64 `json:"seq"`            // grows with each change of Open that the crew is to be told
-	Last  bool   `json:"last,omitempty"` // it will be given no more
-	Block uint64 `json:"block"`          // number of the last block that was taken in
+	Slots int   `json:"slots"`          // elements at once
+	Open  []Try `json:"open,omitempty"` // given and without a result, in the order to start them
+	// Back is what of Open it is asked to give back, sorted and disjoint; what it
+	// has started by then it finishes.
+	Back  []Range `json:"back,omitempty"`
+	Seq   uint64  `json:"seq"`            // grows with each change of Open that the crew is to be told
+	Last  bool    `json:"last,omitempty"` // it will be given no more
+	Block uint64  `json:"block"`          // number of the last block that was taken in
 }
 
 // AttemptID is the id of the attempt that starts at index lo: unique for ever,

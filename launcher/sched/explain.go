@@ -14,7 +14,9 @@ func (p *planner) explain(w *Pending) job.Reason {
 	if r := Impossible(*t, p.nodes); r != nil {
 		return *r
 	}
-	usable := func(n *Node) bool { return n.State == NodeUp && n.Known && !n.Draining }
+	usable := func(n *Node) bool {
+		return n.State == NodeUp && n.Known && !n.Draining && !(n.NoCrews && t.Crewed())
+	}
 	beside := func(keep func(Hold) bool, also func(i int) bool) []capacity {
 		return capacities(len(p.nodes), func(i int) *slots {
 			if !usable(p.nodes[i]) || !also(i) {
@@ -74,6 +76,9 @@ func (p *planner) nodesShort(t *job.TaskSpec, usable func(*Node) bool) job.Reaso
 		what := "is " + string(n.State)
 		if n.State == NodeUp {
 			what = "is draining"
+			if n.NoCrews && t.Crewed() && !n.Draining {
+				what = "has an agent too old for arrays: it is renewed when its jobs have ended"
+			}
 		}
 		if n.Why != "" {
 			what += " (" + n.Why + ")"

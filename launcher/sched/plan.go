@@ -16,9 +16,26 @@ import (
 // nodes are up, blocks nothing.
 func Plan(now time.Time, v View, _ Policy) Decision {
 	p := planner{now: now, fabric: v.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes)), room: maps.Clone(v.Room)}
+	crews := slices.Clone(v.Crews)
+	k := 0
 	for i := range v.Pending {
-		p.pending(&v.Pending[i])
+		w := &v.Pending[i]
+		p.turn = i
+		if !w.Spec.Crewed() {
+			p.pending(w)
+			continue
+		}
+		for k < len(crews) && crews[k].Before <= i && crews[k].Task != w.Task {
+			k++ // of tasks of which nothing waits
+		}
+		n := k
+		for n < len(crews) && crews[n].Task == w.Task {
+			n++
+		}
+		p.array(w, i, crews[k:n])
+		k = n
 	}
+	p.crews(crews)
 	return p.out
 }
 
@@ -30,6 +47,9 @@ type planner struct {
 	head    *Pending // the first that waits, once it blocks something
 	allHeld bool     // every node is blocked
 	room    map[string]Room
+	turn    int            // index of the pending that is looked at
+	byName  map[string]int // nodes, once asked
+	told    map[string]int // Orders by crew
 	out     Decision
 }
 
@@ -144,7 +164,7 @@ func (p *planner) at(i int) *slots {
 func (p *planner) current(t *job.TaskSpec, count resource, avoid []string) []capacity {
 	return capacities(len(p.nodes), func(i int) *slots {
 		n := p.nodes[i]
-		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(avoid, n.Name) {
+		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(avoid, n.Name) || n.NoCrews && t.Crewed() {
 			return nil
 		}
 		if s := p.at(i); !s.blocked {
@@ -178,7 +198,7 @@ func (p *planner) avoid(w *Pending) []string {
 	}
 	caps := capacities(len(p.nodes), func(i int) *slots {
 		n := p.nodes[i]
-		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(w.Try.Avoid, n.Name) {
+		if n.State != NodeUp || !n.Known || n.Draining || slices.Contains(w.Try.Avoid, n.Name) || n.NoCrews && w.Spec.Crewed() {
 			return nil
 		}
 		return left(n, noHold)
@@ -193,7 +213,7 @@ func (p *planner) avoid(w *Pending) []string {
 func (p *planner) block(w *Pending) {
 	caps := capacities(len(p.nodes), func(i int) *slots {
 		n := p.nodes[i]
-		if n.State == NodeLost || n.Draining {
+		if n.State == NodeLost || n.Draining || n.NoCrews && w.Spec.Crewed() {
 			return nil
 		}
 		return left(n, noHold)
@@ -221,8 +241,8 @@ func (p *planner) block(w *Pending) {
 		if len(w.Spec.PerNode) > 0 {
 			use = slices.ContainsFunc(w.Spec.PerNode, func(r job.NodeRanks) bool { return r.Node == p.nodes[i].Name })
 		}
-		if use && !hopeless[i] {
-			p.at(i).blocked = true
+		if s := p.at(i); use && !hopeless[i] && !s.blocked {
+			s.blocked, s.blocker = true, p.turn
 		}
 		p.allHeld = p.allHeld && p.at(i).blocked
 	}

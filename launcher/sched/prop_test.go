@@ -85,7 +85,7 @@ func drawView(t *rapid.T) View {
 		s := drawTask(t, v.Nodes)
 		p := Pending{Task: fmt.Sprint("t", i), Name: fmt.Sprint("j/t", i), Spec: &s, Try: job.Try{Range: s.Range, Attempt: 1}}
 		if rapid.IntRange(0, 9).Draw(t, "later") == 0 {
-			p.Try.NotBefore = noon.Add(time.Second)
+			p.Try.NotBefore, p.Try.Refusals = noon.Add(time.Second), 1 // another launcher was faster
 		}
 		if rapid.IntRange(0, 9).Draw(t, "avoid") == 0 {
 			p.Try.Avoid = []string{"n0"}
@@ -105,7 +105,15 @@ func check(t *rapid.T, v View, d Decision) {
 	for _, pl := range d.Place {
 		p := v.Pending[index[pl.Task]]
 		s := p.Spec
-		seen[pl.Task] += pl.Try.Len()
+		for _, try := range pl.Tries {
+			seen[pl.Task] += try.Len()
+		}
+		if len(pl.Tries) == 0 {
+			seen[pl.Task] += pl.Try.Len()
+		}
+		if s.Crewed() != (pl.Slots > 0) || s.Crewed() && (len(pl.Tries) == 0 || seen[pl.Task] < uint64(pl.Slots)) {
+			t.Fatalf("%s: %d slots for %v", pl.Task, pl.Slots, pl.Tries)
+		}
 		ranks, nodes := 0, []string{}
 		for _, part := range pl.Parts {
 			if part.FirstRank != ranks {
@@ -118,7 +126,7 @@ func check(t *rapid.T, v View, d Decision) {
 			nodes = append(nodes, part.Node)
 			n := part.Ranks
 			if s.Kind == job.Single {
-				n = int(pl.Try.Len())
+				n = max(pl.Slots, 1)
 			}
 			node := v.Nodes[slices.IndexFunc(v.Nodes, func(x *Node) bool { return x.Name == part.Node })]
 			want := n * s.CoresPerRank
@@ -235,6 +243,9 @@ func TestNodeNamesChangeNothing(t *testing.T) {
 		want := Plan(noon, v, Policy{}).Place
 		for i := range want {
 			want[i].Try.Avoid = nil
+			for k := range want[i].Tries {
+				want[i].Tries[k].Avoid = nil
+			}
 			for k := range want[i].Parts {
 				want[i].Parts[k].Node = to[want[i].Parts[k].Node]
 			}
@@ -242,6 +253,9 @@ func TestNodeNamesChangeNothing(t *testing.T) {
 		got := Plan(noon, renamed, Policy{}).Place
 		for i := range got {
 			got[i].Try.Avoid = nil
+			for k := range got[i].Tries {
+				got[i].Tries[k].Avoid = nil
+			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("other names, other decision (-want +got):\n%s", diff)

@@ -16,6 +16,7 @@ type slots struct {
 	memory  uint64            // bytes left; meaningless if the node's is unknown
 	gpus    []uint32
 	blocked bool // a task further ahead waits for this node
+	blocker int  // that task's index in Pending
 }
 
 // left returns what the node has beside the holds that keep counts.

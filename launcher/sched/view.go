@@ -3,7 +3,8 @@
 // input gives the same decision, and it says why the rest waits.
 //
 // A slot is a whole core with all its PUs. A gang gets all its slots at once or
-// none. An array of single tasks is cut into one range per node. Order is
+// none. An array of single tasks is run by crews, one a placement, which are given
+// elements ahead of their rate. Order is
 // priority, then submission; nothing that could delay a waiting task starts
 // before it.
 package sched
@@ -31,6 +32,7 @@ type Node struct {
 	State    NodeState
 	Draining bool              // finishes what it has, takes nothing new
 	Why      string            // not up: what is known, for people
+	NoCrews  bool              // its agent is too old to run arrays
 	Known    bool              // its topology is known; Cores, Memory and GPUs mean something
 	Cores    []topology.CPUSet // the usable cores, each with its PUs, in binding order
 	Memory   uint64            // bytes that tasks may have; 0: unknown and not counted
@@ -49,7 +51,8 @@ type Hold struct {
 	Shared  bool // foreign and own shared holds may have the same cores; two own ones may not
 }
 
-// Pending is a run of elements of one task that wait for a place.
+// Pending is a run of elements of one task that wait for a place; of an array
+// that crews run, all of them.
 type Pending struct {
 	Task     string        // uid
 	Job      string        // its job's uid
@@ -58,6 +61,7 @@ type Pending struct {
 	Priority int
 	Since    time.Time // when the task was submitted
 	Try      job.Try
+	Tries    []job.Try // of an array that crews run: all that waits, by index; Try is the first. None: Try alone
 }
 
 // View is all that Plan looks at.
@@ -65,6 +69,7 @@ type View struct {
 	Nodes   []*Node   // in the user's order, which is the order of ranks
 	Fabric  *Fabric   // the network between the nodes; nil: not known, all are as near
 	Pending []Pending // by priority, highest first, then submission, then index
+	Crews   []Crew    // of tasks that may run, in the order of Pending; those that are wound down are not among them
 	// Room is how many tasks and elements of a job may still start, by its uid;
 	// jobs that are not in it have no limit.
 	Room map[string]Room
@@ -81,7 +86,9 @@ type Policy struct{}
 type Placement struct {
 	Task  string // uid
 	Try   job.Try
-	Parts []Part // in rank order; a single task or a range of them has one
+	Parts []Part    // in rank order; a single task or a range of them has one
+	Slots int       // of a crew: elements at once; 0: it is none
+	Tries []job.Try // of a crew: all that it is given, in the order to start them; Try is the first
 }
 
 // Part is one node's share of a Placement.
@@ -105,6 +112,7 @@ type Waiting struct {
 // Decision is what Plan decided.
 type Decision struct {
 	Place   []Placement
+	Orders  []Order   // to crews
 	Waiting []Waiting // in the order of View.Pending
 	WakeAt  time.Time // plan again then, though nothing else changes; zero: no need
 }

@@ -40,19 +40,32 @@ func (w *world) step() (placed uint64, rows []job.Row) {
 	d := w.planOnly()
 	apply(Placed{Place: d})
 	for _, pl := range d {
-		placed += pl.Try.Len()
+		for _, try := range pl.Tries {
+			placed += try.Len()
+		}
 		id := job.AttemptID(pl.Task, pl.Try.Lo, pl.Try.Attempt)
 		node := pl.Parts[0].Node
 		apply(ShimReady{ID: id, Node: node})
 		apply(ShimStarted{ID: id, Node: node})
-		apply(AttemptResult{ID: id, Node: node, Result: job.Result{Range: pl.Try.Range}})
+		if len(pl.Tries) == 0 {
+			placed += pl.Try.Len()
+			apply(AttemptResult{ID: id, Node: node, Result: job.Result{Range: pl.Try.Range}})
+			apply(ShimGone{ID: id, Node: node})
+			continue
+		}
+		n := uint64(0)
+		for _, r := range pl.Tries {
+			n += r.Len()
+		}
+		apply(CrewBlock{ID: id, Node: node, Seq: 1, Runs: runsOf(pl.Tries), Endings: []Ending{{Count: n}}})
+		apply(AttemptResult{ID: id, Node: node})
 		apply(ShimGone{ID: id, Node: node})
 	}
 	return placed, rows
 }
 
 // TestArrayCostsBytes runs an array of a million elements in pieces of up to
-// 4,096: the state grows by bytes a piece, not by objects an element.
+// 8,192: the state grows by bytes a piece, not by objects an element.
 func TestArrayCostsBytes(t *testing.T) {
 	const n = 1_000_000
 	before := heapBytes()

@@ -12,17 +12,20 @@ import (
 )
 
 func (e Placed) apply(c *Cluster, t *change) error {
-	if err := c.fits(e.Place); err != nil {
+	if err := c.fits(e.Place, e.Orders); err != nil {
 		return err
 	}
 	for _, pl := range e.Place {
 		c.place(t, pl, e.Random)
 	}
+	for _, o := range e.Orders {
+		t.obey(o)
+	}
 	return nil
 }
 
 // fits checks placements against what is pending and free now.
-func (c *Cluster) fits(place []sched.Placement) error {
+func (c *Cluster) fits(place []sched.Placement, orders []sched.Order) error {
 	extra := map[string][]sched.Hold{}
 	taken := map[string]ranges{}
 	for _, pl := range place {
@@ -30,11 +33,16 @@ func (c *Cluster) fits(place []sched.Placement) error {
 		if !ok {
 			return fmt.Errorf("placement of unknown task %s", pl.Task)
 		}
-		try, ok := task.pending.find(pl.Try.Range)
-		if !ok || try.Attempt != pl.Try.Attempt || taken[pl.Task].overlaps(pl.Try.Range) {
-			return fmt.Errorf("placement of task %s: elements %s are not pending", task.name, pl.Try.Range)
+		give := []job.Try{pl.Try}
+		if crewed := task.spec.Crewed(); crewed != (pl.Slots > 0) || crewed && (len(pl.Tries) == 0 || !pl.Tries[0].SameHistory(pl.Try) || pl.Tries[0].Range != pl.Try.Range) {
+			return fmt.Errorf("placement of task %s: %d slots for %d runs of elements", task.name, pl.Slots, len(pl.Tries))
+		} else if crewed {
+			give = pl.Tries
 		}
-		taken[pl.Task] = taken[pl.Task].add(pl.Try.Range)
+		var err error
+		if taken[pl.Task], err = task.fitsTries(give, taken[pl.Task]); err != nil {
+			return err
+		}
 		if len(pl.Parts) == 0 || task.spec.Kind == job.Single && len(pl.Parts) != 1 {
 			return fmt.Errorf("placement of task %s: has %d parts", task.name, len(pl.Parts))
 		}
@@ -59,6 +67,16 @@ func (c *Cluster) fits(place []sched.Placement) error {
 		}
 		if task.spec.Kind == job.Gang && rank != task.spec.Ranks {
 			return fmt.Errorf("placement of task %s: %d ranks instead of %d", task.name, rank, task.spec.Ranks)
+		}
+	}
+	for _, o := range orders {
+		a := c.attempts[o.ID]
+		if a == nil || !a.listens() {
+			return fmt.Errorf("an order to crew %s, which takes none", o.ID)
+		}
+		var err error
+		if taken[a.Task], err = a.task.fitsTries(o.Give, taken[a.Task]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -109,7 +127,9 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	task := c.tasks[pl.Task]
 	try, _ := task.pending.find(pl.Try.Range)
 	try.Range = pl.Try.Range
-	task.pending = task.pending.remove(try.Range)
+	if pl.Slots == 0 {
+		task.pending = task.pending.remove(try.Range)
+	}
 	a := &attempt{task: task, AttemptRow: job.AttemptRow{
 		ID: job.AttemptID(task.uid, try.Lo, try.Attempt), Task: task.uid, Try: try,
 		Epoch: c.meta.Epoch, State: job.AttemptPlaced, Placed: t.at,
@@ -117,6 +137,11 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	mac := hmac.New(sha256.New, random[:])
 	mac.Write([]byte(a.ID))
 	a.MeshKey = mac.Sum(nil)
+	if pl.Slots > 0 {
+		a.Crew = &job.CrewRow{Slots: pl.Slots}
+		a.pace.given(0, pl.Slots, t.at)
+		t.give(a, pl.Tries)
+	}
 	nodes := make([]topology.Node, len(pl.Parts))
 	for i, p := range pl.Parts {
 		nodes[i] = *c.nodes[p.Node].topo
@@ -129,7 +154,15 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	if err != nil && (len(nodes) > 1 || task.spec.Network != "") {
 		t.replan = true // the plan counted on these cores being taken
 		why := job.Reason{Code: job.FailNoNetwork, Detail: err.Error()}
-		t.block(task, a.ID, []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}, nil, job.Outcome{})
+		done := []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}
+		if a.Crew != nil {
+			done = nil
+			for _, try := range a.Crew.Open {
+				done = append(done, job.Outcome{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why})
+			}
+			delete(t.attempts, a.ID)
+		}
+		t.block(task, a.ID, done, nil, job.Outcome{})
 		return
 	}
 	for i := range addrs {
@@ -187,6 +220,8 @@ func (t *change) ready(a *attempt, i int) {
 		p.Ready = true
 		if a.launched() {
 			t.touch(a)
+			t.crewNews(a)
+			t.replan = t.replan || a.Crew != nil
 		}
 	}
 }
@@ -275,6 +310,10 @@ func (e AttemptResult) apply(c *Cluster, t *change) error {
 			t.end(a, reasonOf(r, e.Node), false)
 		}
 		t.settle(a)
+		return nil
+	}
+	if a.Crew != nil {
+		t.crewResult(a, i, r)
 		return nil
 	}
 	if r.Range.Len() == 0 {

@@ -109,21 +109,34 @@ func (t *change) become(a *attempt, s job.AttemptState) {
 
 // block stores outcomes of elements, or their new tries after the outcome was.
 func (t *change) block(task *taskState, attemptID string, done []job.Outcome, again []job.Try, was job.Outcome) {
-	b := job.BlockRow{Seq: t.next(), Task: task.uid, Attempt: attemptID, At: t.at, Done: done, Again: again}
+	t.keep(task, job.BlockRow{Task: task.uid, Attempt: attemptID, Done: done, Again: again}, was)
+}
+
+// keep is block for one that is made but for its number and time.
+func (t *change) keep(task *taskState, b job.BlockRow, was job.Outcome) {
+	for _, try := range b.Again {
+		o := was
+		o.Range = try.Range
+		t.notice(Notice{Kind: TaskAgain, Job: task.job.row.UID, Task: task.uid, Attempt: b.Attempt, Node: b.Node, Outcome: &o, Block: &b})
+	}
+	t.keepQuiet(task, b)
+}
+
+// keepQuiet is keep without a word on what is pending again.
+func (t *change) keepQuiet(task *taskState, b job.BlockRow) {
+	b.Seq, b.At = t.next(), t.at
 	t.rows = append(t.rows, job.EncodeBlock(b))
 	open := !task.completed()
 	task.take(b)
 	t.followed(task, b)
-	for i := range done {
-		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &done[i]})
+	for i := range b.Done {
+		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: b.Attempt, Node: b.Node, Outcome: &b.Done[i], Block: &b})
 	}
-	for _, try := range again {
-		o := was
-		o.Range = try.Range
-		t.notice(Notice{Kind: TaskAgain, Job: task.job.row.UID, Task: task.uid, Attempt: attemptID, Outcome: &o})
-	}
-	t.replan = t.replan || len(again) > 0
+	t.replan = t.replan || len(b.Again) > 0
 	if open && task.completed() {
+		for _, a := range task.live {
+			t.windDown(a) // it has nothing left
+		}
 		j := task.job
 		if j.open--; j.open == 0 {
 			t.c.unqueue(j)
@@ -158,6 +171,9 @@ func (t *taskState) take(b job.BlockRow) {
 // note keeps what a block says of the task as a whole.
 func (t *taskState) note(b job.BlockRow) {
 	for _, try := range b.Again {
+		if t.spec.Crewed() { // a crew's elements may be in higher attempts than its id says
+			t.tried = max(t.tried, try.Attempt)
+		}
 		t.tried = max(t.tried, try.Attempt-1)
 	}
 	t.seq, t.at = b.Seq, b.At

@@ -106,7 +106,7 @@ func (t *taskState) check() error {
 		if err := count("pending", p.Range); err != nil {
 			return err
 		}
-		if p.Attempt == 0 || i > 0 && t.pending[i-1].Hi == p.Lo && sameHistory(t.pending[i-1], p) {
+		if p.Attempt == 0 || i > 0 && t.pending[i-1].Hi == p.Lo && p.SameHistory(t.pending[i-1]) {
 			return fmt.Errorf("pending elements %s are badly kept", p.Range)
 		}
 	}
@@ -121,7 +121,7 @@ func (t *taskState) check() error {
 		}
 	}
 	for _, a := range t.live {
-		for _, r := range ranges(a.Settled).missing(a.Try.Range) {
+		for _, r := range a.unsettled() {
 			if err := count("in attempt "+a.ID, r); err != nil {
 				return err
 			}
@@ -136,6 +136,9 @@ func (t *taskState) check() error {
 func (c *Cluster) checkAttempt(a *attempt) error {
 	total, err := checkRanks(a.Parts)
 	if err != nil {
+		return err
+	}
+	if err := a.checkCrew(); err != nil {
 		return err
 	}
 	gone, ready, lost := 0, 0, false

@@ -29,6 +29,7 @@ type Notice struct {
 	Node    string          // where it happened; "" if nowhere in particular
 	Folder  string          // TaskForgotten, JobForgotten: of its files on the nodes
 	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
+	Block   *job.BlockRow   // TaskDone, TaskAgain: all of the block that tells it; not to be changed
 	Record  *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
 	Up      bool            // NodeChanged: the node is up now, and takes work unless it drains
 }
@@ -115,6 +116,7 @@ func (t *taskState) completed() bool { return t.good.len()+t.bad.len() == t.spec
 type attempt struct {
 	job.AttemptRow
 	task *taskState
+	pace pace // of a crew
 }
 
 func (a *attempt) gang() bool { return a.task.spec.Kind == job.Gang }
@@ -171,6 +173,10 @@ func (c *Cluster) View() sched.View {
 			v.Room[j.row.UID] = sched.Room{Most: most, Left: most - j.running()}
 		}
 		for _, t := range j.ready {
+			if t.spec.Crewed() {
+				c.viewArray(&v, t)
+				continue
+			}
 			for _, try := range t.pending {
 				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: j.row.UID, Name: t.name, Spec: t.spec,
 					Priority: j.row.Spec.Priority, Since: t.row.Created, Try: try})
@@ -178,6 +184,19 @@ func (c *Cluster) View() sched.View {
 		}
 	}
 	return v
+}
+
+// viewArray shows an array's crews, and what of it waits as one.
+func (c *Cluster) viewArray(v *sched.View, t *taskState) {
+	for _, a := range t.live {
+		if a.listens() {
+			v.Crews = append(v.Crews, a.look(len(v.Pending)))
+		}
+	}
+	if len(t.pending) > 0 {
+		v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: t.job.row.UID, Name: t.name, Spec: t.spec,
+			Priority: t.job.row.Spec.Priority, Since: t.row.Created, Try: t.pending[0], Tries: t.pending})
+	}
 }
 
 func (c *Cluster) views() []*sched.Node {
@@ -202,6 +221,11 @@ func (a *attempt) copy() job.AttemptRow {
 	row := a.AttemptRow
 	row.Parts = slices.Clone(row.Parts)
 	row.Settled = slices.Clone(row.Settled)
+	if row.Crew != nil {
+		crew := *row.Crew
+		crew.Open, crew.Back = slices.Clone(crew.Open), slices.Clone(crew.Back)
+		row.Crew = &crew
+	}
 	return row
 }
 
@@ -269,7 +293,7 @@ func (n *node) refresh() {
 // look builds what the scheduler sees of the node.
 func (n *node) look() sched.Node {
 	v := sched.Node{Name: n.row.Name, State: sched.NodeState(n.row.State), Draining: n.row.Draining,
-		Why: cmp.Or(n.row.Why, n.row.DrainedFor), Known: n.topo != nil, GPUs: n.row.GPUs}
+		Why: cmp.Or(n.row.Why, n.row.DrainedFor), Known: n.topo != nil, GPUs: n.row.GPUs, NoCrews: n.row.NoCrews}
 	if n.topo != nil {
 		v.Cores = n.cores
 		v.Memory = usableMemory(n.topo.Memory)

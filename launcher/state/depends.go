@@ -93,6 +93,11 @@ func (t *change) gate(task *taskState) {
 	if task.lost > 0 && len(task.pending) > 0 {
 		t.orphan(task, task.whyLost())
 	}
+	if task.unmet > 0 && len(task.live) > 0 { // what it depends on is to run again
+		for _, a := range slices.Clone(task.live) {
+			t.windDown(a)
+		}
+	}
 	if task.place() {
 		t.replan = true
 	}
@@ -241,15 +246,15 @@ func (t *change) unlink(task *taskState) {
 			l.is(linkMet) // nothing of it waits any more
 		}
 		if t.c.tasks[child.uid] == child {
-			t.drop(child, l)
+			t.forgo(child, l)
 			t.moved = append(t.moved, moved{task: child})
 		}
 	}
 }
 
-// drop takes a satisfied dependency out of a task's specification, or all if they
+// forgo takes a satisfied dependency out of a task's specification, or all if they
 // are: then none matters any more, and it is done once for all of them.
-func (t *change) drop(child *taskState, l *link) {
+func (t *change) forgo(child *taskState, l *link) {
 	keep := []*link{}
 	spec, row := *child.spec, &child.row.Spec
 	var deps []job.Dependency

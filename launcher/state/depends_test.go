@@ -129,8 +129,11 @@ func TestParentsOfArrays(t *testing.T) {
 	p := a.Parts[0]
 	w.apply(ShimReady{ID: a.ID, Node: p.Node})
 	w.apply(ShimStarted{ID: a.ID, Node: p.Node})
+	seq := uint64(0)
 	result := func(lo, hi uint64, exit int) {
-		w.apply(AttemptResult{ID: a.ID, Node: p.Node, Result: job.Result{Range: job.Range{Lo: lo, Hi: hi}, ExitCode: exit}})
+		seq++
+		w.apply(CrewBlock{ID: a.ID, Node: p.Node, Seq: seq, Runs: []CrewRun{{Range: job.Range{Lo: lo, Hi: hi}, Attempt: 1}},
+			Endings: []Ending{{Count: hi - lo, ExitCode: exit}}})
 	}
 	waits := func(want ...string) {
 		t.Helper()
@@ -224,9 +227,9 @@ func TestMaxRunning(t *testing.T) {
 	d := w.plan()
 	var got []string
 	for _, p := range d.Place {
-		got = append(got, w.c.tasks[p.Task].spec.ID+" "+p.Try.Range.String())
+		got = append(got, fmt.Sprint(w.c.tasks[p.Task].spec.ID, " ", p.Slots))
 	}
-	if d := cmp.Diff([]string{"first 0", "A 1-2"}, got); d != "" {
+	if d := cmp.Diff([]string{"first 0", "A 2"}, got); d != "" {
 		t.Error(d)
 	}
 	if r := w.plan().Waiting[0].Reason; r.Code != job.WaitRunning || r.String() != "3 tasks of its job run, and max-running is 3" {

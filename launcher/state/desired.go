@@ -48,7 +48,7 @@ type Part struct {
 	Interface string
 	MeshKey   []byte // 32 bytes, the attempt's
 
-	Crew *Crew // nil: it is no crew
+	Crew *Crew // nil: it is no crew; not to be changed
 
 	Phase  Phase
 	Peers  []Peer     // PhaseLaunch: every node of the attempt, in rank order
@@ -61,8 +61,17 @@ type Crew struct {
 	Slots int
 	Seq   uint64    // of Work
 	Work  []job.Try // in the order to start them
+	Back  []job.Try // what it may have beside, and shall give back unless it has begun it
 	Last  bool      // nothing will follow
 	Block uint64    // up to this number its blocks are committed
+}
+
+// Same reports whether a crew that was told o need not be told anything.
+func (c *Crew) Same(o *Crew) bool {
+	if c == nil || o == nil {
+		return c == o
+	}
+	return c.Seq == o.Seq && c.Last == o.Last && c.Block == o.Block
 }
 
 // Peer is one node of a gang as the others reach it.
@@ -114,6 +123,7 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 		FirstRank: p.FirstRank, Ranks: p.Ranks, RankList: p.RankList, Total: total,
 		Address: address(p), Interface: p.Interface, MeshKey: a.MeshKey,
 	}
+	d.Crew = a.orders()
 	switch {
 	case a.recorded(i):
 		d.Phase = PhaseForget
@@ -128,6 +138,21 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 		d.Phase = PhasePrepare
 	}
 	return d
+}
+
+// orders is what a crew shall do; nil for other attempts.
+func (a *attempt) orders() *Crew {
+	r := a.Crew
+	if r == nil {
+		return nil
+	}
+	out := &Crew{Slots: r.Slots, Seq: r.Seq, Work: r.Wanted(), Last: r.Last, Block: r.Block}
+	if len(r.Back) > 0 {
+		for _, t := range r.Open {
+			out.Back = append(out.Back, tries{t}.within(r.Back)...)
+		}
+	}
+	return out
 }
 
 func (c *Cluster) peers(a *attempt) []Peer {
@@ -160,7 +185,7 @@ func Delta(old, new []Part) Difference {
 			i++
 		}
 		if i < len(old) && old[i].ID == p.ID {
-			same := old[i].Phase == p.Phase && old[i].EndNow == p.EndNow
+			same := old[i].Phase == p.Phase && old[i].EndNow == p.EndNow && p.Crew.Same(old[i].Crew)
 			i++
 			if same {
 				continue

@@ -42,6 +42,7 @@ type NodeUp struct {
 	Lease    time.Duration
 	Topology topology.Node
 	GPUs     []uint32
+	NoCrews  bool // the agent's protocol has no crews
 }
 
 // NodeDown reports that the session with the node's agent is gone. What runs
@@ -215,10 +216,11 @@ func (e *ClosedError) Error() string {
 	return e.What + " " + e.ID + " is " + e.State + ": it would have to be " + e.Need
 }
 
-// Placed carries out placements of a Decision. It is an error, and changes
+// Placed carries out placements and orders of a Decision. It is an error, and changes
 // nothing, if one of them no longer fits. Random feeds the gangs' mesh keys.
 type Placed struct {
 	Place  []sched.Placement
+	Orders []sched.Order
 	Random [32]byte
 }
 

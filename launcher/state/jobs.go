@@ -209,6 +209,7 @@ func (t *change) hold(j *jobState, how HeldRunning, why string) {
 	for _, task := range slices.Clone(j.tasks) {
 		for _, a := range slices.Clone(task.live) {
 			t.evict(a, how, why)
+			t.windDown(a)
 		}
 	}
 }
@@ -287,7 +288,7 @@ func (t *change) cancelAttempt(a *attempt, why job.Reason, now bool) {
 	t.end(a, why, now)
 	if a.Requeue { // its elements only waited for the end of this attempt
 		a.Requeue = false
-		t.decide(a, ranges(a.Settled).missing(a.Try.Range), outcomeOfReason(*a.Cancel))
+		t.leave(a, outcomeOfReason(*a.Cancel))
 	}
 	t.settle(a)
 }

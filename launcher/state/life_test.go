@@ -440,41 +440,6 @@ func TestAgentRestart(t *testing.T) {
 	}
 }
 
-func TestArrayInPieces(t *testing.T) {
-	w := newWorld(t)
-	w.fleet(4, 4)
-	_, task := w.submit("abcd", job.TaskSpec{Range: job.Range{Lo: 1, Hi: 101}, Retries: 1})
-	w.plan()
-	s := w.status(task)
-	wantEqual(t, "attempts", []string{"abcd-0-1-1", "abcd-0-5-1"}, s.Attempts)
-	wantEqual(t, "pending", uint64(92), s.Pending)
-	id := s.Attempts[0]
-	w.apply(ShimReady{ID: id, Node: "n1"})
-	w.apply(ShimStarted{ID: id, Node: "n1"})
-	w.apply(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 2, Hi: 4}}})
-	w.apply(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 3, Hi: 5}, ExitCode: 1}}) // 3 again
-	s = w.status(task)
-	wantEqual(t, "counts", []uint64{2, 0, 1, 93}, []uint64{s.Succeeded, s.Failed, s.Running, s.Pending})
-	wantEqual(t, "phase", PhaseLaunch, w.phase("n1", id))
-	if _, err := w.try(AttemptResult{ID: id, Node: "n1", Result: job.Result{Range: job.Range{Lo: 0, Hi: 9}}}); err == nil {
-		t.Error("a result for elements of others was taken")
-	}
-	w.apply(ShimGone{ID: id, Node: "n1", Why: "killed"}) // element 1 is lost
-	s = w.status(task)
-	wantEqual(t, "counts", []uint64{2, 0, 0, 94}, []uint64{s.Succeeded, s.Failed, s.Running, s.Pending})
-	w.serve(func(p Part) job.Result {
-		r := good(p)
-		if p.Range.Lo%10 == 0 {
-			r.ExitCode = 2
-		}
-		return r
-	})
-	s = w.status(task)
-	if s.State != job.TaskCompleted || s.Succeeded+s.Failed != 100 {
-		t.Errorf("in the end: %+v", s)
-	}
-}
-
 func TestNoSharedNetwork(t *testing.T) {
 	w := newWorld(t)
 	w.fleet(2, 2)

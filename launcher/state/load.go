@@ -111,7 +111,7 @@ func Load(rows []job.Row) (*Cluster, error) {
 		}
 		a := &attempt{AttemptRow: row, task: t}
 		c.addAttempt(a)
-		for _, r := range ranges(a.Settled).missing(a.Try.Range) {
+		for _, r := range a.unsettled() {
 			t.pending = t.pending.remove(r)
 		}
 	}

@@ -61,6 +61,7 @@ func (e NodeUp) apply(c *Cluster, t *change) error {
 	topo := e.Topology
 	n.setTopology(&topo)
 	n.row.Agent, n.row.Boot, n.row.Lease, n.row.GPUs = e.Agent, e.Boot, e.Lease, slices.Clone(e.GPUs)
+	n.row.NoCrews = e.NoCrews
 	mark(&t.topologies, e.Node)
 	mark(&t.touched, e.Node)
 	// What else is on the node is not known before the inventory.
@@ -150,6 +151,7 @@ func (e NodeDrained) apply(c *Cluster, t *change) error {
 	if e.On {
 		for _, a := range slices.Clone(n.live) {
 			t.evict(a, e.Running, "node "+e.Node+" is drained")
+			t.windDown(a)
 		}
 	}
 	return nil

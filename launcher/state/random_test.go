@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -122,12 +123,63 @@ func TestRandom(t *testing.T) {
 			id, node, a := anyPart()
 			r := outcome(node)
 			r.Range = a.Try.Range
-			if a.Try.Len() > 1 && rapid.Bool().Draw(t, "some") {
-				r.Range.Lo = rapid.Uint64Range(r.Range.Lo, r.Range.Hi-1).Draw(t, "lo")
-				r.Range.Hi = rapid.Uint64Range(r.Range.Lo+1, r.Range.Hi).Draw(t, "hi")
-			}
 			// A part that was never ready may have a result of failure only.
 			w.apply(AttemptResult{ID: id, Node: node, Result: r})
+		}
+		// block draws news of a crew: of what it has, of what it had or never had,
+		// and of blocks that were there before or are missing.
+		block := func(t *rapid.T) {
+			id, node, a := anyPart()
+			if a.Crew == nil {
+				_, _ = w.try(CrewBlock{ID: id, Node: node, Seq: 1})
+				return
+			}
+			e := CrewBlock{ID: id, Node: node, Seq: a.Crew.Block + 1}
+			switch rapid.IntRange(0, 9).Draw(t, "seq") {
+			case 0:
+				e.Seq = a.Crew.Block
+			case 1:
+				e.Seq += 2
+			}
+			for _, try := range a.Crew.Open {
+				r := CrewRun{Range: try.Range, Attempt: try.Attempt}
+				r.Lo = rapid.Uint64Range(r.Lo, r.Hi-1).Draw(t, "lo")
+				r.Hi = rapid.Uint64Range(r.Lo+1, r.Hi).Draw(t, "hi")
+				switch rapid.IntRange(0, 7).Draw(t, "run") {
+				case 0:
+				case 1, 2:
+					e.Returned = append(e.Returned, r)
+				case 3:
+					r.Attempt++ // it is another's now
+					fallthrough
+				default:
+					e.Runs = append(e.Runs, r)
+				}
+			}
+			slices.SortFunc(e.Runs, func(a, b CrewRun) int { return cmp.Compare(a.Lo, b.Lo) })
+			e.Costs = &job.Costs{}
+			for _, r := range e.Runs {
+				for left := r.Len(); left > 0; {
+					n := rapid.Uint64Range(1, left).Draw(t, "alike")
+					o := outcome(node)
+					if rapid.Bool().Draw(t, "good") {
+						o = job.Result{}
+					}
+					e.Endings = append(e.Endings, Ending{Count: n, ExitCode: o.ExitCode, Signal: o.Signal, Failure: o.Failure})
+					left -= n
+				}
+				for range r.Len() {
+					k := e.Costs
+					k.Attempt, k.Start, k.Wall = append(k.Attempt, r.Attempt), append(k.Start, 1), append(k.Wall, 2)
+					k.CPU, k.RSS = append(k.CPU, 3), append(k.RSS, 4)
+				}
+			}
+			if !slices.ContainsFunc(a.Parts, func(p job.PartRow) bool { return !p.Ready }) || len(e.Runs) == 0 {
+				_, err := w.try(e)
+				if refuse := e.Seq > a.Crew.Block+1 && node == a.Parts[0].Node; refuse != (err != nil) {
+					t.Fatalf("block %+v of %+v: %v", e, a.Crew, err)
+				}
+			}
 		}
 		// Of jobs and tasks that may not be there, or not be open: refusals
 		// are part of it.
@@ -164,7 +216,7 @@ func TestRandom(t *testing.T) {
 				}
 			},
 			"submit": submit, "plan": plan, "plan again": plan, "ready": ready, "ready all": readyAll, "ready all 2": readyAll,
-			"result": result, "result again": result,
+			"result": result, "result again": result, "block": block, "block 2": block, "block 3": block,
 			"started": func(t *rapid.T) {
 				id, node, a := anyPart()
 				// A shim starts nothing before it is told to, which is

@@ -133,18 +133,26 @@ func (s tries) put(t job.Try) tries {
 	}
 	i := s.after(t.Lo)
 	j := i
-	if i < len(s) && s[i].Lo == t.Hi && sameHistory(s[i], t) {
+	if i < len(s) && s[i].Lo == t.Hi && t.SameHistory(s[i]) {
 		t.Hi = s[i].Hi
 		j++
 	}
-	if i > 0 && s[i-1].Hi == t.Lo && sameHistory(s[i-1], t) {
+	if i > 0 && s[i-1].Hi == t.Lo && t.SameHistory(s[i-1]) {
 		t.Lo = s[i-1].Lo
 		i--
 	}
 	return slices.Replace(s, i, j, t)
 }
 
-func sameHistory(a, b job.Try) bool {
-	return a.Attempt == b.Attempt && a.Retries == b.Retries && a.Losses == b.Losses && a.Refusals == b.Refusals &&
-		a.NotBefore.Equal(b.NotBefore) && slices.Equal(a.Avoid, b.Avoid)
+// within returns the parts of the runs that are in r.
+func (s tries) within(r []job.Range) []job.Try {
+	var out []job.Try
+	for _, t := range s {
+		for i := ranges(r).after(t.Lo); i < len(r) && r[i].Lo < t.Hi; i++ {
+			hit := t
+			hit.Lo, hit.Hi = max(t.Lo, r[i].Lo), min(t.Hi, r[i].Hi)
+			out = append(out, hit)
+		}
+	}
+	return out
 }

@@ -68,6 +68,11 @@ func (t *taskState) status() TaskStatus {
 	}
 	for _, a := range t.live {
 		open := a.Try.Len() - ranges(a.Settled).len()
+		if a.Crew != nil { // what it was given ahead waits as well
+			all := a.open()
+			open = min(all, uint64(a.Crew.Slots))
+			s.Pending += all - open
+		}
 		if a.Started.IsZero() {
 			s.Preparing += open
 		} else {

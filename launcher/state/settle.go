@@ -15,7 +15,12 @@ func (a *attempt) recorded(i int) bool {
 	return len(a.Parts[i].Results) > 0 || !a.gang() && a.settled()
 }
 
-func (a *attempt) settled() bool { return ranges(a.Settled).len() == a.Try.Len() }
+func (a *attempt) settled() bool {
+	if a.Crew != nil {
+		return len(a.Parts[0].Results) > 0 && len(a.Crew.Open) == 0
+	}
+	return ranges(a.Settled).len() == a.Try.Len()
+}
 
 // launched reports whether every part was ready, which is when all are told to
 // go.
@@ -63,7 +68,7 @@ func (t *change) settle(a *attempt) {
 	if a.gang() {
 		t.verdict(a)
 	} else if p := &a.Parts[0]; a.End != nil && !a.Requeue && (!p.Ready || p.Gone || p.Cut) {
-		t.decide(a, ranges(a.Settled).missing(a.Try.Range), a.outcomeOfEnd())
+		t.leave(a, a.outcomeOfEnd())
 	}
 	if a.State != job.AttemptEnding {
 		switch {
@@ -78,6 +83,15 @@ func (t *change) settle(a *attempt) {
 	if !slices.ContainsFunc(a.Parts, func(p job.PartRow) bool { return !p.Gone }) {
 		t.ended(a)
 	}
+}
+
+// leave decides what becomes of all that has no outcome.
+func (t *change) leave(a *attempt, o job.Outcome) {
+	if a.Crew != nil {
+		t.release(a, o)
+		return
+	}
+	t.decide(a, ranges(a.Settled).missing(a.Try.Range), o)
 }
 
 // progress walks an attempt forward to where its parts are.
@@ -145,16 +159,9 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		return
 	}
 	spec := a.task.spec
-	retries := spec.Retries
-	if retries == 0 {
-		retries = a.task.job.row.Spec.Retries
-	}
-	code := job.Code("")
-	if o.Reason != nil {
-		code = o.Reason.Code
-	}
+	code := codeOf(o)
 	claimed := code == job.WaitClaimed
-	lost := code == job.FailNodeLost || code == job.FailShimLost || code == job.FailPeerLost || code == job.FailLease
+	lost := lostCode(code)
 	switch {
 	case o.Success:
 	case a.Cancel != nil:
@@ -165,10 +172,11 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		a.Requeue = true
 		t.changed(a)
 		return
-	case retryable(code) && (retries < 0 || int(a.Try.Retries) < retries):
+	case retryable(code) && a.task.retriesLeft(a.Try):
 		again := make([]job.Try, len(open))
 		for i, r := range open {
-			again[i] = t.retry(spec, r, a.Try, t.guilty(a), failedOn(a, o))
+			again[i] = t.retried(a, a.Try, o)
+			again[i].Range = r
 		}
 		t.settleAs(a, open, nil, again, o)
 		return
@@ -179,6 +187,32 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 		done[i].Range = r
 	}
 	t.settleAs(a, open, done, nil, o)
+}
+
+func codeOf(o job.Outcome) job.Code {
+	if o.Reason == nil {
+		return ""
+	}
+	return o.Reason.Code
+}
+
+// lostCode reports whether a failure is the loss of what ran, not its own.
+func lostCode(c job.Code) bool {
+	return c == job.FailNodeLost || c == job.FailShimLost || c == job.FailPeerLost || c == job.FailLease
+}
+
+// retriesLeft reports whether elements may be tried again after a failure.
+func (task *taskState) retriesLeft(try job.Try) bool {
+	n := task.spec.Retries
+	if n == 0 {
+		n = task.job.row.Spec.Retries
+	}
+	return n < 0 || int(try.Retries) < n
+}
+
+// retried is the next try of elements that failed.
+func (t *change) retried(a *attempt, try job.Try, o job.Outcome) job.Try {
+	return t.retry(a.task.spec, try.Range, try, t.guilty(a, try), failedOn(a, o))
 }
 
 func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, again []job.Try, was job.Outcome) {
@@ -194,8 +228,8 @@ func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, agai
 }
 
 // guilty names the nodes that the next try should leave out.
-func (t *change) guilty(a *attempt) []string {
-	out := slices.Clone(a.Try.Avoid)
+func (t *change) guilty(a *attempt, try job.Try) []string {
+	out := slices.Clone(try.Avoid)
 	for _, p := range a.Parts {
 		if p.Failure != nil && p.Failure.Code != job.WaitClaimed && !slices.Contains(out, p.Node) {
 			out = append(out, p.Node)
@@ -221,13 +255,15 @@ func retryable(c job.Code) bool {
 
 // ended closes an attempt of which nothing is left.
 func (t *change) ended(a *attempt) {
-	if open := ranges(a.Settled).missing(a.Try.Range); len(open) > 0 {
+	if a.Crew != nil {
+		t.crewEnded(a)
+	} else if open := ranges(a.Settled).missing(a.Try.Range); len(open) > 0 {
 		was := a.outcomeOfEnd()
 		if a.Verdict != nil {
 			was = *a.Verdict
 		}
 		if a.Requeue {
-			next := job.Try{Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries, Losses: a.Try.Losses, Avoid: t.guilty(a)}
+			next := job.Try{Attempt: a.Try.Attempt + 1, Retries: a.Try.Retries, Losses: a.Try.Losses, Avoid: t.guilty(a, a.Try)}
 			if a.End != nil && a.End.Code == job.WaitClaimed {
 				next.Refusals = a.Try.Refusals + 1
 				next.NotBefore = t.at.Add(refusalPause(next.Refusals))
@@ -257,7 +293,7 @@ func (t *change) ended(a *attempt) {
 		t.part(a, i)
 	}
 	task.live = slices.DeleteFunc(task.live, func(x *attempt) bool { return x == a })
-	if a.gang() || a.End != nil || a.Try.Len() == 1 { // blocks tell enough of an array's
+	if a.gang() || a.End != nil || a.Crew == nil && a.Try.Len() == 1 { // blocks tell enough of an array's
 		t.rows = append(t.rows, job.Encode(job.TableAutopsy, a.ID, a.AttemptRow))
 	}
 	task.job.live--

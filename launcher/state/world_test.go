@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"gangway/launcher/job"
@@ -91,7 +92,7 @@ func (w *world) try(what What) (Change, error) {
 		view += fmt.Sprintf("%+v\n", *n)
 	}
 	for _, p := range w.c.View().Pending {
-		view += fmt.Sprintf("%s %+v\n", p.Task, p.Try)
+		view += fmt.Sprintf("%s %+v %+v\n", p.Task, p.Try, p.Tries)
 	}
 	if view != w.view && !ch.Replan {
 		w.t.Fatalf("%T%+v: the scheduler is not told of a change", what, what)
@@ -138,7 +139,7 @@ func (w *world) reload(what What) {
 	if c.meta.Cluster == "" {
 		return // nothing has happened yet
 	}
-	if d := cmp.Diff(dump(w.c), dump(c), cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); d != "" {
+	if d := gocmp.Diff(dump(w.c), dump(c), cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); d != "" {
 		w.t.Fatalf("after %T%+v: applied (-) and loaded (+) differ:\n%s", what, what, d)
 	}
 	if err := c.Check(); err != nil {
@@ -227,8 +228,8 @@ func (w *world) up(i, cores int) {
 func (w *world) plan() sched.Decision {
 	w.t.Helper()
 	d := sched.Plan(w.now, w.c.View(), sched.Policy{})
-	if len(d.Place) > 0 {
-		w.apply(Placed{Place: d.Place})
+	if len(d.Place)+len(d.Orders) > 0 {
+		w.apply(Placed{Place: d.Place, Orders: d.Orders})
 	}
 	return d
 }
@@ -307,11 +308,18 @@ func (w *world) serve(result func(p Part) job.Result) {
 	w.t.Helper()
 	for range 1000 {
 		w.now = w.now.Add(10 * time.Second) // past every pause
-		moved := len(w.plan().Place) > 0
+		d := w.plan()
+		moved := len(d.Place)+len(d.Orders) > 0
 		for _, n := range w.c.order {
 			for _, p := range w.c.Desired(n.row.Name) {
 				if a, _ := w.c.Attempt(p.ID); p.Phase == PhasePrepare && a.Parts[p.NodeIndex].Ready {
 					continue // waits for the others
+				}
+				if p.Crew != nil && w.crew(p, result) {
+					moved = true
+					continue
+				} else if p.Crew != nil && p.Phase == PhaseLaunch {
+					continue // has nothing to do, and may be given more
 				}
 				moved = true
 				switch p.Phase {
@@ -334,6 +342,42 @@ func (w *world) serve(result func(p Part) job.Result) {
 		}
 	}
 	w.t.Fatalf("the cluster does not come to rest")
+}
+
+// crew plays a crew's node for a step; false: it has nothing to do, or does what
+// other parts do.
+func (w *world) crew(p Part, result func(p Part) job.Result) bool {
+	c := p.Crew
+	e := CrewBlock{ID: p.ID, Node: p.Node, Seq: c.Block + 1, Returned: runsOf(c.Back)}
+	switch {
+	case p.Phase == PhaseEnd:
+		e.Returned = append(e.Returned, runsOf(c.Work)...)
+	case p.Phase != PhaseLaunch:
+		return false
+	default:
+		r := result(p)
+		e.Runs = runsOf(c.Work)
+		slices.SortFunc(e.Runs, func(a, b CrewRun) int { return cmp.Compare(a.Lo, b.Lo) })
+		for _, x := range e.Runs {
+			e.Endings = append(e.Endings, Ending{Count: x.Len(), ExitCode: r.ExitCode, Signal: r.Signal, Failure: r.Failure})
+		}
+	}
+	if len(e.Runs)+len(e.Returned) > 0 {
+		w.apply(e)
+		return true
+	}
+	if p.Phase == PhaseLaunch && c.Last {
+		w.apply(AttemptResult{ID: p.ID, Node: p.Node})
+		return true
+	}
+	return false
+}
+
+func runsOf(in []job.Try) (out []CrewRun) {
+	for _, t := range in {
+		out = append(out, CrewRun{Range: t.Range, Attempt: t.Attempt})
+	}
+	return out
 }
 
 func good(p Part) job.Result { return job.Result{Range: p.Range} }

@@ -18,8 +18,9 @@ type Forker struct {
 	done chan struct{}
 	wg   sync.WaitGroup
 
-	mu   sync.Mutex // held over fork and registration, and by the reaper: a child is never taken for an orphan
-	kids map[int]bool
+	mu    sync.Mutex // held over fork and registration, and by the reaper: a child is never taken for an orphan
+	kids  map[int]bool
+	slots map[*Slots]bool // whose processes keep their status, too
 
 	closeOnce, reapOnce sync.Once
 }
@@ -36,7 +37,7 @@ type forkReply struct {
 
 // NewForker starts the forking thread; Close ends it.
 func NewForker() *Forker {
-	f := &Forker{req: make(chan forkReq), done: make(chan struct{}), kids: map[int]bool{}}
+	f := &Forker{req: make(chan forkReq), done: make(chan struct{}), kids: map[int]bool{}, slots: map[*Slots]bool{}}
 	f.wg.Add(1)
 	go ownThread(func() {
 		defer f.wg.Done()
@@ -154,7 +155,7 @@ func (f *Forker) reap(seen map[int]uint64) map[int]uint64 {
 		return fresh
 	}
 	for _, pid := range childrenOf(os.Getpid(), nil) {
-		if f.kids[pid] {
+		if f.kids[pid] || f.inSlot(pid) {
 			continue
 		}
 		s, err := readStat(pid)
@@ -168,6 +169,17 @@ func (f *Forker) reap(seen map[int]uint64) map[int]uint64 {
 		fresh[pid] = s.start
 	}
 	return fresh
+}
+
+// inSlot says whether a slot waits for pid. A process that the last look saw as a
+// zombie already was in its slot all the time since.
+func (f *Forker) inSlot(pid int) bool {
+	for s := range f.slots {
+		if s.has(pid) {
+			return true
+		}
+	}
+	return false
 }
 
 // SetSubreaper makes this process the parent of its descendants' orphans.

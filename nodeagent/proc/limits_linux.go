@@ -48,7 +48,7 @@ func UserTasks() (uint64, error) {
 	for _, pid := range pids {
 		var st unix.Stat_t
 		if unix.Stat(filepath.Join("/proc", strconv.Itoa(pid), "task"), &st) == nil && st.Nlink > 2 {
-			n += st.Nlink - 2
+			n += uint64(st.Nlink) - 2
 		}
 	}
 	return n, nil

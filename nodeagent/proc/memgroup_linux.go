@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,20 +77,41 @@ func (g *MemoryGroup) Peak() (uint64, error) {
 // OOMKilled says whether the kernel killed a process of the group because it
 // reached its limit.
 func (g *MemoryGroup) OOMKilled() (bool, error) {
+	n, err := g.OOMKills()
+	return n > 0, err
+}
+
+// ResetPeak makes Peak begin again at what the group holds now: with version 1,
+// and with version 2 since Linux 6.12 as far as this descriptor's reader goes,
+// which is of no use here: there it is an error.
+func (g *MemoryGroup) ResetPeak() error {
+	if g.v2 {
+		return fmt.Errorf("memory group: the peak can't be reset: %w", errors.ErrUnsupported)
+	}
+	return g.write("memory.max_usage_in_bytes", "0")
+}
+
+// OOMKills is how many processes of the group the kernel has killed because it
+// reached its limit; 0 where it does not count them.
+func (g *MemoryGroup) OOMKills() (uint64, error) {
 	file := "memory.oom_control" // its oom_kill line since Linux 4.13
 	if g.v2 {
 		file = "memory.events"
 	}
 	b, err := os.ReadFile(filepath.Join(g.dir, file))
 	if err != nil {
-		return false, fmt.Errorf("memory group: %w", err)
+		return 0, fmt.Errorf("memory group: %w", err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-			return n != "0", nil
+			kills, err := strconv.ParseUint(n, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("memory group: %s: %w", file, err)
+			}
+			return kills, nil
 		}
 	}
-	return false, nil
+	return 0, nil
 }
 
 // Close removes the group. Its processes must have ended: those that the kernel

@@ -181,3 +181,21 @@ func CheckSlice(time.Duration) error { return unsupported("scheduling slices") }
 
 // MapProgram is unsupported.
 func MapProgram() error { return unsupported("mapping the program") }
+
+// SignalGroup answers an error.
+func (p *Process) SignalGroup(int) error { return unsupported("signalling processes") }
+
+// KillGroup finds none.
+func KillGroup(int) bool { return false }
+
+// Orphans finds none.
+func Orphans() []int { return nil }
+
+// Environ finds none.
+func Environ(int) []byte { return nil }
+
+// OOMKills answers an error.
+func (g *MemoryGroup) OOMKills() (uint64, error) { return 0, unsupported("memory groups") }
+
+// ResetPeak answers an error.
+func (g *MemoryGroup) ResetPeak() error { return unsupported("memory groups") }

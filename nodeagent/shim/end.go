@@ -45,7 +45,7 @@ func (s *shim) end(f *wire.Failure, grace bool) {
 		return
 	}
 	if s.ending {
-		if !grace && !s.killing {
+		if !grace && !s.killing && !s.endCrew(f, grace) {
 			s.killAll()
 		}
 		return
@@ -55,6 +55,9 @@ func (s *shim) end(f *wire.Failure, grace bool) {
 	s.setPhase(wire.Phase_PHASE_ENDING)
 	s.cancel()
 	s.tellEnd(f, grace)
+	if s.endCrew(f, grace) {
+		return
+	}
 	if !grace || !running {
 		s.killAll()
 		return
@@ -346,7 +349,7 @@ func (s *shim) part(outputEnd uint64) *wire.Result {
 			r.ExitCode, r.Signal, r.FirstRank, r.FirstNode = e.code, e.signal, int32(e.rank), s.nodeName()
 		}
 	}
-	r.Warnings = s.task.warnings(s.nodeName())
+	r.Warnings = append(s.task.warnings(s.nodeName()), s.crewWarnings()...)
 	if m := s.main; m != nil && m.ended {
 		r.MaxRssBytes = max(r.MaxRssBytes, m.st.MaxRSS)
 		r.UserUs += uint64(m.st.User.Microseconds())
@@ -448,6 +451,11 @@ func (s *shim) record(r *wire.Result) {
 	m := &wire.FromShim{Id: s.a.GetId(), Name: s.a.GetName(), M: &wire.FromShim_Result{Result: r}}
 	if s.spool != nil {
 		if err := s.spool.Append(&wire.Frame{M: &wire.Frame_From{From: m}}); err != nil {
+			s.notice(true, "%s: the result is not durable: %v", s.nodeName(), err)
+		}
+	}
+	if s.crew.w != nil {
+		if err := s.crew.w.Result(m); err != nil {
 			s.notice(true, "%s: the result is not durable: %v", s.nodeName(), err)
 		}
 	}

@@ -23,8 +23,8 @@ import (
 	"gangway/topology"
 )
 
-// crew is a gang over hosts of a lab: this test is launcher and agents.
-type crew struct {
+// gangRun is a gang over hosts of a lab: this test is launcher and agents.
+type gangRun struct {
 	t     testing.TB
 	l     *lab.Lab
 	ms    []*member
@@ -32,9 +32,9 @@ type crew struct {
 }
 
 // newCrew makes a gang with the given numbers of ranks on hosts n1, n2, ….
-func newCrew(t testing.TB, l *lab.Lab, perNode []uint32, set func(*wire.Assignment)) *crew {
+func newCrew(t testing.TB, l *lab.Lab, perNode []uint32, set func(*wire.Assignment)) *gangRun {
 	t.Helper()
-	c := &crew{t: t, l: l}
+	c := &gangRun{t: t, l: l}
 	base := assignment(t, "hostname")
 	base.MeshKey = link.NewKey()
 	set(base)
@@ -66,7 +66,7 @@ func clone(a *wire.Assignment) *wire.Assignment {
 	return proto.CloneOf(a)
 }
 
-func (c *crew) launch() {
+func (c *gangRun) launch() {
 	c.t.Helper()
 	for i, m := range c.ms {
 		r := m.awaitReady()
@@ -80,7 +80,7 @@ func (c *crew) launch() {
 	}
 }
 
-func (c *crew) results() *wire.Result {
+func (c *gangRun) results() *wire.Result {
 	c.t.Helper()
 	for _, m := range c.ms[1:] {
 		m.awaitResult()
@@ -88,7 +88,7 @@ func (c *crew) results() *wire.Result {
 	return c.ms[0].awaitResult()
 }
 
-func (c *crew) forget() {
+func (c *gangRun) forget() {
 	c.t.Helper()
 	for _, m := range c.ms {
 		m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
@@ -99,7 +99,7 @@ func (c *crew) forget() {
 	c.ms[0].nothingLeft()
 }
 
-func (c *crew) all() string {
+func (c *gangRun) all() string {
 	var b strings.Builder
 	for _, m := range c.ms {
 		fmt.Fprintf(&b, "--- %s\n%s%q\n", m.a.GetNode(), m.all(), m.notices)
@@ -108,7 +108,7 @@ func (c *crew) all() string {
 }
 
 // awaitUp waits until every rank has written.
-func (c *crew) awaitUp() {
+func (c *gangRun) awaitUp() {
 	c.t.Helper()
 	for _, m := range c.ms {
 		for i := range m.a.GetNodeRanks() {
@@ -119,7 +119,7 @@ func (c *crew) awaitUp() {
 }
 
 // on runs a command in a member's host.
-func (c *crew) on(i int, name string, args ...string) {
+func (c *gangRun) on(i int, name string, args ...string) {
 	c.t.Helper()
 	if out, err := c.l.Host(i+1).Command(context.Background(), name, args...).CombinedOutput(); err != nil {
 		c.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
@@ -267,7 +267,7 @@ echo gone
 // joined waits until so many members are connected to the primary and have said
 // what they had to say: without MPI ranks run before that, and nobody misses a
 // member that never came.
-func (g *crew) joined(members int) {
+func (g *gangRun) joined(members int) {
 	g.on(0, "sh", "-c", fmt.Sprintf(`for i in $(seq 400); do
 		ss -Htni state established "sport = :%d" | grep -o "lastrcv:[0-9]*" |
 			awk -F: '$2 >= 300 { quiet++ } END { exit !(quiet >= %d) }' && exit 0
@@ -280,26 +280,26 @@ func TestGangEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		mpi    string
-		do     func(t *testing.T, g *crew)
+		do     func(t *testing.T, g *gangRun)
 		within time.Duration
 		lost   int // member that is not heard of again; -1: none
 		code   wire.FailureCode
 		says   string
 	}{
-		{"rank killed", "mpich", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+		{"rank killed", "mpich", func(t *testing.T, g *gangRun) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
-		{"rank killed", "mpich mpirun", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+		{"rank killed", "mpich mpirun", func(t *testing.T, g *gangRun) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
-		{"rank killed", "openmpi", func(t *testing.T, g *crew) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
+		{"rank killed", "openmpi", func(t *testing.T, g *gangRun) { g.on(2, "kill", "-9", strconv.Itoa(int(g.ms[2].started[2]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 2 on n3"},
-		{"rank killed", "none", func(t *testing.T, g *crew) { g.on(1, "kill", "-9", strconv.Itoa(int(g.ms[1].started[1]))) }, 2 * time.Second, -1,
+		{"rank killed", "none", func(t *testing.T, g *gangRun) { g.on(1, "kill", "-9", strconv.Itoa(int(g.ms[1].started[1]))) }, 2 * time.Second, -1,
 			wire.FailureCode_FAILURE_RANK, "rank 1 on n2"},
-		{"shim killed", "mpich", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
-		{"shim killed", "mpich mpirun", func(t *testing.T, g *crew) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
-		{"shim killed", "none", func(t *testing.T, g *crew) { g.joined(2); g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
-		{"host cut off", "openmpi", func(t *testing.T, g *crew) { must(t, g.l.Cut(3)) }, 10 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
-		{"host destroyed", "mpich", func(t *testing.T, g *crew) { must(t, g.l.Destroy(2)) }, 10 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
-		{"time limit", "openmpi", func(*testing.T, *crew) {}, 10 * time.Second, -1, wire.FailureCode_FAILURE_TIME_LIMIT, "time limit"},
+		{"shim killed", "mpich", func(t *testing.T, g *gangRun) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"shim killed", "mpich mpirun", func(t *testing.T, g *gangRun) { g.kill(2) }, 2 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"shim killed", "none", func(t *testing.T, g *gangRun) { g.joined(2); g.kill(1) }, 2 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
+		{"host cut off", "openmpi", func(t *testing.T, g *gangRun) { must(t, g.l.Cut(3)) }, 10 * time.Second, 2, wire.FailureCode_FAILURE_PEER_LOST, "n3"},
+		{"host destroyed", "mpich", func(t *testing.T, g *gangRun) { must(t, g.l.Destroy(2)) }, 10 * time.Second, 1, wire.FailureCode_FAILURE_PEER_LOST, "n2"},
+		{"time limit", "openmpi", func(*testing.T, *gangRun) {}, 10 * time.Second, -1, wire.FailureCode_FAILURE_TIME_LIMIT, "time limit"},
 	} {
 		t.Run(c.name+"/"+c.mpi, func(t *testing.T) {
 			l := lab.New(t, 3)
@@ -348,7 +348,7 @@ func TestGangEnds(t *testing.T) {
 	}
 }
 
-func (c *crew) kill(i int) {
+func (c *gangRun) kill(i int) {
 	if err := c.ms[i].p.Signal(syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}

@@ -78,6 +78,7 @@ type member struct {
 	end     uint64 // of the output sequence
 	gap     string
 	noAck   bool
+	blocks  *blocksSeen // of a crew
 	conns   int
 	exited  bool
 	status  string
@@ -245,6 +246,10 @@ func (m *member) take(conn net.Conn, f *wire.FromShim) {
 		m.credit = v.StdinCredit.GetUpto()
 	case *wire.FromShim_Started:
 		m.started[v.Started.GetRank()] = v.Started.GetPid()
+	case *wire.FromShim_Block:
+		if m.blocks.take(v.Block) {
+			m.sendOn(conn, &wire.ToShim{M: &wire.ToShim_BlockAck{BlockAck: &wire.BlockAck{Seq: v.Block.GetSeq()}}})
+		}
 	case *wire.FromShim_Notice:
 		m.notices = append(m.notices, v.Notice.GetText())
 	case *wire.FromShim_Output:

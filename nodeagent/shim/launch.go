@@ -41,6 +41,11 @@ func (s *shim) launch(l *wire.Launch) {
 		s.peers = []*wire.Peer{{Name: s.nodeName(), Hostname: s.node.Hostname, Address: s.a.GetAddress(),
 			Interface: s.a.GetInterface(), FirstRank: s.a.GetFirstRank(), Ranks: s.a.GetNodeRanks(), Cpus: s.a.GetCpus(), RankList: s.a.GetRankList()}}
 	}
+	if s.isCrew() {
+		s.started = time.Now()
+		s.launchCrew()
+		return
+	}
 	own, err := s.ranksHere()
 	if err != nil {
 		s.end(failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), err.Error(), ""), false)

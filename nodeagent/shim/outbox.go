@@ -42,6 +42,9 @@ type outbox struct {
 	msgs   []*wire.FromShim // in order; never forgotten before the end
 	credit uint64           // stdin's; only the latest matters
 
+	blocks  []crewBlock // of a crew, not acknowledged
+	dropped int         // number of blocks dropped from the front, ever
+
 	chunks []*wire.Output // ordered by offset
 	first  int            // number of chunks dropped from the front, ever
 	end    uint64         // length of the output sequence
@@ -62,6 +65,33 @@ func (o *outbox) say(m *wire.FromShim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.msgs = append(o.msgs, m)
+	o.change.Broadcast()
+}
+
+// crewBlock is a block, and how many chunks of output there were before it.
+type crewBlock struct {
+	b     *wire.Block
+	after int // counts from the first chunk ever
+}
+
+// block sends a crew's block, behind the output that there is: who has read it has
+// read what its elements wrote.
+func (o *outbox) block(b *wire.Block) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.blocks = append(o.blocks, crewBlock{b, o.first + len(o.chunks)})
+	o.change.Broadcast()
+}
+
+// ackBlocks drops the blocks up to and with seq.
+func (o *outbox) ackBlocks(seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.blocks) > 0 && o.blocks[0].b.GetSeq() <= seq {
+		o.blocks[0] = crewBlock{}
+		o.blocks = o.blocks[1:]
+		o.dropped++
+	}
 	o.change.Broadcast()
 }
 
@@ -157,13 +187,14 @@ type cursor struct {
 	msg    int
 	chunk  int // counts from the first chunk ever
 	credit uint64
+	block  int  // counts from the first block ever
 	gone   bool // the connection has ended; guarded by o.mu
 }
 
 func (o *outbox) cursor() *cursor {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &cursor{o: o, chunk: o.first}
+	return &cursor{o: o, chunk: o.first, block: o.dropped}
 }
 
 // stop ends next.
@@ -193,10 +224,17 @@ func (c *cursor) next() *wire.Frame {
 			c.chunk = o.first
 		}
 		i := c.chunk - o.first
+		if c.block < o.dropped {
+			c.block = o.dropped
+		}
+		blocks := c.block - o.dropped
 		switch {
-		case c.msg < len(o.msgs) && (o.msgs[c.msg].GetResult() == nil || i >= len(o.chunks)):
+		case c.msg < len(o.msgs) && (o.msgs[c.msg].GetResult() == nil || i >= len(o.chunks) && blocks >= len(o.blocks)):
 			c.msg++
 			return &wire.Frame{M: &wire.Frame_From{From: o.msgs[c.msg-1]}}
+		case blocks < len(o.blocks) && c.chunk >= o.blocks[blocks].after:
+			c.block++
+			return o.frame(&wire.FromShim{M: &wire.FromShim_Block{Block: o.blocks[blocks].b}})
 		case c.credit < o.credit:
 			c.credit = o.credit
 			return o.frame(&wire.FromShim{M: &wire.FromShim_StdinCredit{StdinCredit: &wire.StdinCredit{Upto: o.credit}}})

@@ -50,7 +50,9 @@ const (
 func (s *shim) prepare(ctx context.Context) {
 	task, failure := s.openTask()
 	var p *prepared
-	if failure == nil {
+	if failure == nil && s.isCrew() {
+		p, failure = s.prepareCrew(ctx)
+	} else if failure == nil {
 		if p, failure = s.prepareAll(ctx); p != nil {
 			p.task = task
 		}
@@ -148,6 +150,15 @@ func (s *shim) ready(p *prepared) {
 		return
 	}
 	r := &wire.Ready{}
+	if s.isCrew() {
+		if f := s.makeCrew(p); f != nil {
+			s.notReady(f)
+			return
+		}
+		s.setPhase(wire.Phase_PHASE_READY)
+		s.box.say(&wire.FromShim{M: &wire.FromShim_Ready{Ready: r}})
+		return
+	}
 	if p.mesh != nil {
 		r.MeshPort = uint32(p.mesh.Port())
 	}

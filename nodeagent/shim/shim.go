@@ -63,6 +63,7 @@ type shim struct {
 	shm     string // the gang's directory in shared memory; "": none
 	spool   *spool.Spool
 	task    *taskDir // nil: output is streamed
+	crew    crewState
 	mesh    *mesh.Mesh
 	phase   wire.Phase
 	prep    *prepared
@@ -196,6 +197,7 @@ func (s *shim) close() error {
 		errs = append(errs, fmt.Errorf("processes %v could not be ended: %w", left, errors.Join(err, errSurvivors)))
 	}
 	s.box.close()
+	errs = append(errs, s.closeCrew())
 	s.in.close()
 	s.files.close()
 	if s.mesh != nil {
@@ -345,6 +347,10 @@ func (s *shim) told(m *wire.ToShim) {
 		s.post(func() { s.signalRanks(int(m.Signal.GetNumber())) })
 	case *wire.ToShim_Lease:
 		s.post(func() { s.leaseFor(time.Duration(m.Lease.GetMs()) * time.Millisecond) })
+	case *wire.ToShim_Work:
+		s.post(func() { s.work(m.Work) })
+	case *wire.ToShim_BlockAck:
+		s.post(func() { s.blockAck(m.BlockAck.GetSeq()) })
 	case *wire.ToShim_Forget:
 		s.post(func() {
 			s.forget = true
@@ -363,11 +369,13 @@ func (s *shim) open() *wire.Failure {
 	if err := s.makeDir(dir); err != nil {
 		return s.dirFailure(err)
 	}
-	sp, err := spool.Open(s.start.GetSpoolDir(), s.a.GetId())
-	if err != nil {
-		return failed(wire.FailureCode_FAILURE_DISK, s.nodeName(), err.Error(), "")
+	if !s.isCrew() { // a crew has a spool of its own
+		sp, err := spool.Open(s.start.GetSpoolDir(), s.a.GetId())
+		if err != nil {
+			return failed(wire.FailureCode_FAILURE_DISK, s.nodeName(), err.Error(), "")
+		}
+		s.spool = sp
 	}
-	s.spool = sp
 	for _, l := range []struct {
 		name  string
 		serve func(net.Conn)

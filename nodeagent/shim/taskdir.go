@@ -155,6 +155,9 @@ func (s *shim) kept() bool { return s.start.GetTaskPath() != "" && !s.a.GetPlanO
 
 // openTask makes the task's directory ready, or says why it can't be.
 func (s *shim) openTask() (*taskDir, *wire.Failure) {
+	if s.isCrew() {
+		return nil, s.openCrewTask()
+	}
 	if !s.kept() {
 		return nil, nil
 	}

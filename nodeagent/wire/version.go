@@ -15,7 +15,11 @@ package wire
 //	               unread results; the jobs' folders in inventories;
 //	               an idle agent of another version is renewed; GPUs are looked at when asked;
 //	               preflight, ranks dealt in rounds, autopsies
-const Version = 2
+//	3  2026-11-23  crews: elements of arrays given ahead, results in blocks
+const Version = 3
+
+// CrewVersion is the first protocol with crews.
+const CrewVersion = 3
 
 // OldestVersion is the oldest protocol that this build still speaks. Of a
 // peer before 2 a goodbye would never be confirmed.
