@@ -121,7 +121,7 @@ func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, 
 		return batchapi.Job{}, err
 	}
 	spec := job.Spec{ID: n.ID, Priority: n.Priority, Owner: n.Owner, User: n.NodeUser, KeepOpen: !n.AutoEnd,
-		MaxTime: n.TimeLimit, Retries: n.Retries, API: n.API}
+		MaxTime: n.TimeLimit, Retries: n.Retries, MaxRunning: n.MaxRunning, ExitActions: n.ExitActions, API: n.API}
 	if _, err := b.submit(ctx, spec); err != nil {
 		return batchapi.Job{}, err
 	}
@@ -156,7 +156,8 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 	s := j.Row.Spec
 	out := batchapi.Job{
 		NewJob: batchapi.NewJob{ID: s.ID, Owner: s.Owner, NodeUser: s.User, JobSettings: batchapi.JobSettings{Pool: b.pool,
-			Priority: s.Priority, TimeLimit: s.MaxTime, Retries: s.Retries, AutoEnd: !s.KeepOpen, API: s.API}},
+			Priority: s.Priority, TimeLimit: s.MaxTime, Retries: s.Retries, AutoEnd: !s.KeepOpen,
+			MaxRunning: s.MaxRunning, ExitActions: s.ExitActions, API: s.API}},
 		Version: jobVersion(j), State: batchapi.JobState(j.State), Cursor: job.NumberKey(j.Row.Seq),
 		Times: batchapi.Times{Created: j.Row.Submitted, Modified: j.Row.Submitted, StateAt: j.Row.Submitted,
 			StartedAt: j.Row.Submitted, EndedAt: j.Row.Ended},
@@ -177,6 +178,8 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 		out.Reason = j.Row.Cancel.Detail
 		if j.Row.Cancel.Code == job.FailTimeLimit {
 			out.Reason = "MaxWallClockTimeExpiry"
+		} else if j.Row.Cancel.Code == job.FailExitAction {
+			out.Reason = "TaskFailed"
 		}
 	} else if j.State == job.JobCompleted {
 		out.Reason = "AllTasksComplete"
@@ -257,7 +260,7 @@ func (b *backend) UpdateJob(ctx context.Context, id string, seen batchapi.Versio
 		if api == nil {
 			api = json.RawMessage("null")
 		}
-		return state.JobChanged{Job: j.Row.UID, Priority: &s.Priority, KeepOpen: &open, MaxTime: &s.TimeLimit, Retries: &s.Retries, API: &api}, nil
+		return state.JobChanged{Job: j.Row.UID, Priority: &s.Priority, KeepOpen: &open, MaxTime: &s.TimeLimit, Retries: &s.Retries, MaxRunning: &s.MaxRunning, API: &api}, nil
 	})
 }
 

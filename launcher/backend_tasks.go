@@ -192,15 +192,17 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		return nil, nil, err
 	}
 	if len(good) > 0 {
-		if err := b.do(ctx, state.TasksAdded{Job: uid, Tasks: good}); err != nil {
+		if err := b.do(ctx, state.TasksAdded{Job: uid, Tasks: good, Later: true}); err != nil {
 			var c *batchapi.Conflict
-			if !errors.As(err, &c) || c.Code != batchapi.CodeTaskExists {
+			var wrong job.Problems
+			if !errors.As(err, &wrong) && (!errors.As(err, &c) || c.Code != batchapi.CodeTaskExists) {
 				return nil, nil, err
 			}
-			// Someone added one of them just now: one by one tells which.
+			// Someone added one of them just now, or one depends on what it can't: one by
+			// one tells which.
 			for i, t := range tasks {
 				if errs[i] == nil {
-					errs[i] = b.do(ctx, state.TasksAdded{Job: uid, Tasks: []job.TaskSpec{t}})
+					errs[i] = b.do(ctx, state.TasksAdded{Job: uid, Tasks: []job.TaskSpec{t}, Later: true})
 				}
 			}
 		}
@@ -392,8 +394,11 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 	case v.State == job.TaskActive && v.job.Row.Held:
 		e.Reason = &job.Reason{Code: job.WaitHeld, Detail: "its job is disabled", Hint: "enable the job"}
 	case v.State == job.TaskActive:
+		if err := b.read(ctx, func(c *state.Cluster) error { e.Reason = c.Waits(v.UID); return nil }); err != nil {
+			return e, err
+		}
 		for _, w := range b.ctl.Waiting() {
-			if w.Task == v.UID {
+			if w.Task == v.UID && e.Reason == nil {
 				r := w.Reason
 				e.Reason = &r
 				break

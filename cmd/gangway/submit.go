@@ -33,6 +33,7 @@ type submitFlags struct {
 	array               string
 	onNodeLoss          string
 	made                bool // of a command and not of a file
+	order               orderFlags
 }
 
 func newSubmitCommand(a *app) *cobra.Command {
@@ -57,6 +58,11 @@ all succeeded, else 1.`,
 			return f.launcher.asks(func(ctx context.Context, c *client.Client, _ []string) error { return a.submit(ctx, c, f, spec) })(cmd, nil)
 		},
 	}
+	f.register(c)
+	return c
+}
+
+func (f *submitFlags) register(c *cobra.Command) {
 	f.run.register(c)
 	f.launcher.register(c.Flags())
 	fl := c.Flags()
@@ -70,7 +76,7 @@ all succeeded, else 1.`,
 	fl.StringVar(&f.array, "array", "", "run the command once per index: a number of them, from 0, or the first and the last, as in 1-100; GANGWAY_ARRAY_INDEX says which")
 	fl.IntVar(&f.retries, "retries", 0, "how often a task that exits with a status other than 0 is tried again; -1: without limit")
 	fl.StringVar(&f.onNodeLoss, "on-node-loss", string(job.NodeLossRequeue), "if a node is lost: requeue starts the task elsewhere, fail ends it, wait waits for the node")
-	return c
+	f.order.register(fl)
 }
 
 // notSubmit are flags of run that a launcher that stays has settled already, or
@@ -94,7 +100,11 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	switch {
 	case dash == 0:
 		f.made = true
-		return f.command(args)
+		spec, err := f.command(args)
+		if err != nil {
+			return spec, err
+		}
+		return spec, f.order.job(fl, &spec)
 	case len(args) == 0:
 		return job.Spec{}, usagef("gangway submit FILE.yaml, or gangway submit -- CMD", "nothing to submit")
 	case dash > 0, len(args) > 1:
@@ -103,13 +113,13 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	var bad string
 	fl.Visit(func(x *pflag.Flag) {
 		switch x.Name {
-		case "wait", "follow", "exact", "name", "priority", "launcher", "ca", "fingerprint", "json":
+		case "wait", "follow", "exact", "name", "priority", "max-failures", "max-running", "launcher", "ca", "fingerprint", "json":
 		default:
 			bad = x.Name
 		}
 	})
 	if bad != "" {
-		return job.Spec{}, usagef("say it in the file; --name and --priority can be given here", "--%s is of a command, not of a job file", bad)
+		return job.Spec{}, usagef("say it in the file; --name, --priority, --max-failures and --max-running can be given here", "--%s is of a command, not of a job file", bad)
 	}
 	spec, err := f.readJobFile(a, args[0])
 	if err != nil {
@@ -120,6 +130,9 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	}
 	if fl.Changed("priority") {
 		spec.Priority = f.run.priority
+	}
+	if err := f.order.job(fl, &spec); err != nil {
+		return spec, err
 	}
 	if f.follow && (len(spec.Tasks) != 1 || spec.Tasks[0].Resolve().Range.Len() != 1) {
 		return job.Spec{}, usagef("submit it without, then: gangway task logs -f JOB TASK", "--follow follows one task; %s has more", args[0])
@@ -141,6 +154,9 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	// The shell's own environment is of this machine, and has secrets: it stays here.
 	t.ID, t.Stdin, t.EnvBase = commandTask, false, nil
 	t.Retries, t.OnNodeLoss = f.retries, job.NodeLoss(f.onNodeLoss)
+	if err := f.order.task(t); err != nil {
+		return job.Spec{}, err
+	}
 	spec.Session = false
 	if f.array != "" {
 		var ok bool

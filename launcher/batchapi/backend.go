@@ -231,6 +231,9 @@ type JobSettings struct {
 	TimeLimit time.Duration
 	Retries   int  // default of the job's tasks; -1: no limit
 	AutoEnd   bool // complete once all its tasks have; not before it has had one
+	// MaxRunning is job.Spec's. ExitActions too; it can't change.
+	MaxRunning  int
+	ExitActions bool
 	// API is what only the API's clients read, kept as it is: job.Spec.API.
 	API json.RawMessage
 }

@@ -43,6 +43,13 @@ type extension struct {
 	LaunchDeadline *string `json:"launchDeadline,omitempty"` // ISO 8601
 	OnNodeLoss     *string `json:"onNodeLoss,omitempty"`     // requeue, fail, wait
 	Array          *int    `json:"array,omitempty"`          // elements, numbered from 1
+	Priority       *int    `json:"priority,omitempty"`       // within the job
+	DependsOn      *string `json:"dependsOn,omitempty"`      // with commas: tasks, arrays, elements as A[1-10], names as sim-*
+	Backoff        *string `json:"backoff,omitempty"`        // ISO 8601: before the first retry
+	BackoffMax     *string `json:"backoffMax,omitempty"`     // ISO 8601
+	RetryElsewhere *bool   `json:"retryElsewhere,omitempty"` // not on the nodes where it failed
+	Signal         *int    `json:"signal,omitempty"`         // Linux's number
+	SignalBefore   *string `json:"signalBefore,omitempty"`   // ISO 8601: before maxWallClockTime is over
 }
 
 // readExtension reads the object "gangway".
@@ -65,6 +72,7 @@ func readExtension(g *props) *extension {
 		OnNodeLoss: g.optEnum("onNodeLoss", string(job.NodeLossRequeue), string(job.NodeLossFail), string(job.NodeLossWait)),
 		Array:      g.optNumber("array", job.MaxArray),
 	}
+	orderExtension(g, e)
 	g.close()
 	return e
 }
@@ -219,13 +227,15 @@ func (e extension) apply(s *job.TaskSpec) {
 			s.Setup.Script = append(s.Setup.Script, coordination.Script...)
 		}
 	}
-	for _, d := range []struct {
-		to   *time.Duration
-		from *string
-	}{{&s.KillGrace, e.KillGrace}, {&s.LaunchDeadline, e.LaunchDeadline}, {&s.SwitchesWait, e.SwitchesWait}} {
-		if d.from != nil {
-			*d.to, _, _ = parseDuration(*d.from) // formatDuration wrote it
-		}
+	setDuration(&s.KillGrace, e.KillGrace)
+	setDuration(&s.LaunchDeadline, e.LaunchDeadline)
+	setDuration(&s.SwitchesWait, e.SwitchesWait)
+	e.order(s)
+}
+
+func setDuration(to *time.Duration, from *string) {
+	if from != nil {
+		*to, _, _ = parseDuration(*from) // formatDuration wrote it
 	}
 }
 

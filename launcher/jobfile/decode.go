@@ -47,6 +47,7 @@ type task struct {
 	own    map[string]string         // the keys it has itself, by field
 	gang   bool                      // a key says so
 	script bool                      // the command is a script
+	merge  bool                      // it depends on all tasks before it
 	faults int
 	size   int // of its values, bytes
 }
@@ -73,6 +74,15 @@ func (d *decoder) job(root *yamltree.Node) (spec job.Spec) {
 		case "priority":
 			err = number(&spec.Priority)(d, nil, p.Value)
 			places["priority"] = p.Value.At
+		case "max-failures":
+			spec.MaxFailures = new(int)
+			err = number(spec.MaxFailures)(d, nil, p.Value)
+			places["max-failures"] = p.Value.At
+		case "max-running":
+			if err = number(&spec.MaxRunning)(d, nil, p.Value); err == nil && spec.MaxRunning < 1 {
+				err = valueError{what: fmt.Sprintf("%d is out of range", spec.MaxRunning), hint: "write a number from 1, or leave it out for no limit"}
+			}
+			places["max-running"] = p.Value.At
 		case "pool":
 			spec.Pool, err = d.text(p.Value)
 			places["pool"] = p.Value.At
@@ -94,6 +104,7 @@ func (d *decoder) job(root *yamltree.Node) (spec job.Spec) {
 	tasks := d.tasks(list, base, root.At)
 	for _, t := range tasks {
 		spec.Tasks = append(spec.Tasks, t.spec)
+		spec.ExitActions = spec.ExitActions || t.spec.Exit.HasJobAction()
 	}
 	failed["tasks"] = list == nil || list.Kind != yamltree.Sequence || len(list.Items) == 0
 	d.validate(spec, tasks, places, failed)
@@ -113,6 +124,10 @@ func (d *decoder) defaults(n *yamltree.Node) task {
 	for _, p := range n.Pairs {
 		if p.Key == "name" || p.Key == "id" {
 			d.bad(p.At, "leave it out", "defaults can't name a task")
+			continue
+		}
+		if ofOneTask(p.Key) {
+			d.bad(p.At, "put it below the task that waits for others", "%s: is of one task, not of all", p.Key)
 			continue
 		}
 		d.taskKey(&t, p)
@@ -152,6 +167,7 @@ func (d *decoder) tasks(n *yamltree.Node, base task, at yamltree.Place) []task {
 			d.bad(t.at, "add a line name: NAME", "the task has no name")
 			t.faults++
 		}
+		d.afterAll(&t, out)
 		d.finish(&t)
 		out = append(out, t)
 	}

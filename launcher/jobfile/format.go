@@ -23,6 +23,12 @@ func Format(spec job.Spec) ([]byte, error) {
 	if spec.Priority != 0 {
 		w.line("priority: %d", spec.Priority)
 	}
+	if spec.MaxFailures != nil {
+		w.line("max-failures: %d", *spec.MaxFailures)
+	}
+	if spec.MaxRunning != 0 {
+		w.line("max-running: %d", spec.MaxRunning)
+	}
 	w.line("tasks:")
 	want := spec
 	want.Tasks = nil
@@ -58,6 +64,10 @@ func equal(a, b job.Spec) bool {
 			if len(t.Env) == 0 {
 				t.Env = nil
 			}
+			if len(t.DependsOn) == 0 {
+				t.DependsOn = nil
+			}
+			t.Exit = t.Exit.Plain()
 			if len(t.EnvBase) == 0 {
 				t.EnvBase = nil
 			}
@@ -172,6 +182,7 @@ func (w *writer) task(t job.TaskSpec) {
 	w.flag("bcast", t.Bcast)
 	w.number("retries", t.Retries)
 	w.word("on-node-loss", string(t.OnNodeLoss))
+	w.order(t)
 }
 
 // command writes a list of arguments, in one line if none has several itself.

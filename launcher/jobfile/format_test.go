@@ -44,7 +44,25 @@ func spec() *rapid.Generator[job.Spec] {
 			s.Pool = id.Draw(t, "pool")
 		}
 		for _, id := range rapid.SliceOfNDistinct(id, 1, 4, strings.ToLower).Draw(t, "ids") {
-			s.Tasks = append(s.Tasks, taskSpec(t, id))
+			task := taskSpec(t, id)
+			for _, before := range s.Tasks {
+				if rapid.Bool().Draw(t, "depends") {
+					continue
+				}
+				d := job.Dependency{Task: before.ID}
+				if r := before.Range; r.Len() > 1 && rapid.Bool().Draw(t, "some") {
+					d.Range.Lo = rapid.Uint64Range(r.Lo, r.Hi-1).Draw(t, "lo")
+					d.Range.Hi = rapid.Uint64Range(d.Range.Lo+1, r.Hi).Draw(t, "hi")
+				}
+				task.DependsOn = append(task.DependsOn, d)
+			}
+			s.Tasks = append(s.Tasks, task)
+			s.ExitActions = s.ExitActions || task.Exit.HasJobAction()
+		}
+		s.MaxRunning = rapid.IntRange(0, job.MaxArray).Draw(t, "running")
+		if rapid.Bool().Draw(t, "limited") {
+			most := rapid.IntRange(0, job.MaxArray).Draw(t, "failures")
+			s.MaxFailures = &most
 		}
 		return s
 	})
@@ -114,6 +132,30 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	}
 	s.Retries = rapid.IntRange(-1, 1000).Draw(t, "retries")
 	s.OnNodeLoss = job.NodeLoss(pick("loss", "requeue", "fail", "wait"))
+	s.Priority, s.RetryElsewhere = number("priority", job.MaxPriority), rapid.Bool().Draw(t, "elsewhere")
+	if rapid.Bool().Draw(t, "backoff") {
+		s.Backoff = time.Duration(1 + number("first", 1<<40))
+		s.BackoffMax = time.Duration(number("longest", 1)) * (s.Backoff + time.Duration(number("more", 1<<40)))
+	}
+	if s.TimeLimit > 1 && rapid.Bool().Draw(t, "soft") {
+		s.SoftSignal, s.SoftBefore = 1+number("signal", job.MaxSignal-1), time.Duration(rapid.Int64Range(1, int64(s.TimeLimit)-1).Draw(t, "before"))
+	}
+	action := func(label string) job.ExitAction {
+		return job.ExitAction{Job: job.JobAction(pick(label, "none", "disable", "terminate")), Depend: job.DependAction(pick(label, "satisfy", "block"))}
+	}
+	if rapid.Bool().Draw(t, "exit") {
+		s.Exit = &job.ExitConditions{}
+		for lo := range number("rules", 3) {
+			s.Exit.Rules = append(s.Exit.Rules, job.ExitRule{Lo: lo, Hi: lo + number("codes", 9), ExitAction: action("rule")})
+		}
+		for _, a := range []**job.ExitAction{&s.Exit.PreProcessing, &s.Exit.FileUpload, &s.Exit.Default} {
+			if rapid.Bool().Draw(t, "given") {
+				x := action("word")
+				*a = &x
+			}
+		}
+		s.Exit = s.Exit.Plain()
+	}
 	return s
 }
 

@@ -212,7 +212,11 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 	}
 	s := &supply{p: p, w: w}
 	first := len(p.out.Place)
+	room, limited := p.room[w.Job]
 	for i, c := range p.current(w.Spec, everything, nil) {
+		if limited {
+			c.most = min(c.most, room.Left)
+		}
 		if c.most <= 0 || len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
 			continue
 		}
@@ -229,6 +233,8 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 		}
 		part := p.at(i).take(w.Spec, n)
 		part.Ranks = 1
+		p.started(w, n)
+		room = p.room[w.Job]
 		p.out.Place = append(p.out.Place, Placement{Task: w.Task, Try: give[0], Parts: []Part{part}, Slots: n, Tries: give})
 	}
 	var takers []taker
@@ -257,13 +263,17 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 	}
 	n, rest := s.left(1)
 	if s.later != nil {
-		p.wait(w, s.later.Range, job.Reason{Code: job.WaitBackoff, Detail: "tries again shortly: another launcher was faster to take its cores"})
+		p.wait(w, s.later.Range, pauses(*s.later))
 	}
 	if n == 0 && (s.later == nil || s.later.Refusals == 0) {
 		return
 	}
 	if n > 0 {
 		rest.Hi = max(rest.Hi, w.Tries[len(w.Tries)-1].Hi)
+		if limited && room.Left <= 0 {
+			p.wait(w, rest, room.full())
+			return
+		}
 		p.wait(w, rest, p.explain(w))
 	}
 	p.block(w)

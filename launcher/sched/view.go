@@ -55,6 +55,7 @@ type Hold struct {
 // that crews run, all of them.
 type Pending struct {
 	Task     string        // uid
+	Job      string        // its job's uid
 	Name     string        // for people: job/task
 	Spec     *job.TaskSpec // resolved
 	Priority int
@@ -69,7 +70,13 @@ type View struct {
 	Fabric  *Fabric   // the network between the nodes; nil: not known, all are as near
 	Pending []Pending // by priority, highest first, then submission, then index
 	Crews   []Crew    // of tasks that may run, in the order of Pending; those that are wound down are not among them
+	// Room is how many tasks and elements of a job may still start, by its uid;
+	// jobs that are not in it have no limit.
+	Room map[string]Room
 }
+
+// Room is a job's limit on what of it runs at once.
+type Room struct{ Most, Left int }
 
 // Policy holds the scheduler's choices. The zero value is the default: priority,
 // then submission, no backfill.

@@ -35,6 +35,9 @@ func (c *Cluster) Check() error {
 				}
 			}
 		}
+		if err := j.checkKin(); err != nil {
+			return err
+		}
 		if open != j.open || live != j.live {
 			return fmt.Errorf("job %s: counts %d open and %d live, has %d and %d", j.row.UID, j.open, j.live, open, live)
 		}

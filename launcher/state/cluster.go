@@ -85,6 +85,10 @@ type jobState struct {
 	byID  map[string]*taskState // by id in lower case
 	open  int                   // tasks that are not completed
 	live  int                   // attempts that have not ended
+
+	ready  []*taskState       // those that may start or have, in the order to do so
+	wanted map[string][]*link // by id in lower case: of tasks that are not there yet
+	failed uint64             // elements that count for MaxFailures
 }
 
 type taskState struct {
@@ -99,6 +103,8 @@ type taskState struct {
 	live    []*attempt     // by first index
 	sweep   *job.CrewSweep // made when a crew first needs it, see crewSweep
 	last    *job.Outcome
+
+	kin
 
 	lastAttempt string    // that had an outcome
 	tried       uint32    // highest number of an attempt with an outcome
@@ -147,6 +153,7 @@ func (c *Cluster) Apply(e Event) (Change, error) {
 	if err := e.What.apply(c, t); err != nil {
 		return Change{}, err
 	}
+	t.follow()
 	return t.finish(), nil
 }
 
@@ -158,18 +165,21 @@ func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }
 
 // View returns what the scheduler may look at until the next Apply.
 func (c *Cluster) View() sched.View {
-	v := sched.View{Nodes: c.views(), Fabric: c.fabric}
+	v := sched.View{Nodes: c.views(), Fabric: c.fabric, Room: map[string]sched.Room{}}
 	for _, j := range c.active {
 		if j.row.Held {
 			continue
 		}
-		for _, t := range j.tasks {
+		if most := j.row.Spec.MaxRunning; most > 0 {
+			v.Room[j.row.UID] = sched.Room{Most: most, Left: most - j.running()}
+		}
+		for _, t := range j.ready {
 			if t.spec.Crewed() {
 				c.viewArray(&v, t)
 				continue
 			}
 			for _, try := range t.pending {
-				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
+				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: j.row.UID, Name: t.name, Spec: t.spec,
 					Priority: j.row.Spec.Priority, Since: t.row.Created, Try: try})
 			}
 		}
@@ -185,7 +195,7 @@ func (c *Cluster) viewArray(v *sched.View, t *taskState) {
 		}
 	}
 	if len(t.pending) > 0 {
-		v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
+		v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: t.job.row.UID, Name: t.name, Spec: t.spec,
 			Priority: t.job.row.Spec.Priority, Since: t.row.Created, Try: t.pending[0], Tries: t.pending})
 	}
 }

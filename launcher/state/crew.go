@@ -190,7 +190,7 @@ func (t *change) nextTry(a *attempt, try job.Try, o job.Outcome) (job.Try, bool)
 		next.Avoid, next.Losses = t.guilty(a, try), try.Losses+1
 		return next, !a.Parts[0].Unread && a.task.spec.OnNodeLoss != job.NodeLossFail && try.Losses < maxLosses
 	case retryable(code) && a.task.retriesLeft(try):
-		return t.retried(a, try), true
+		return t.retried(a, try, o), true
 	}
 	return next, false
 }
