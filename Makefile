@@ -12,7 +12,7 @@ BUF_VERSION := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 CONNECT_VERSION := v1.21.1
 
-.PHONY: help build fmt lint test race fuzz-smoke chaos kills mpi-suite verify demo generate bench-launch bench-up bench-exchange deps
+.PHONY: help build fmt lint test race fuzz-smoke chaos kills mpi-suite verify demo generate bench-launch bench-tasks bench-up bench-exchange deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,9 @@ verify: ## the long rest: lint, race, fuzzing, chaos, kills, examples, peers
 	$(MAKE) kills
 	$(MAKE) mpi-suite
 	bash examples/cfd-cavity/run.sh
+	for e in monte-carlo thumbnails ocr cavity-sweep; do bash examples/$$e/run.sh || exit 1; done
 	python3 benchmarks/peers/launch/run.py
+	python3 benchmarks/peers/tasks/run.py
 
 demo: ## a real MPI program on this machine; as root on four lab hosts too
 	@bash .ci/deps.sh --demo
@@ -74,6 +76,10 @@ demo: ## a real MPI program on this machine; as root on four lab hosts too
 bench-launch: build ## gangway run against mpiexec over ssh and srun
 	bash .ci/deps.sh --all
 	python3 benchmarks/peers/launch/run.py
+
+bench-tasks: build ## small tasks: gangway against posix_spawn, xargs, GNU Parallel, HyperQueue and Slurm
+	bash .ci/deps.sh --all
+	python3 benchmarks/peers/tasks/run.py
 
 bench-exchange: ## the start-up exchange of gangs of 64 to 1024 members, and its floor
 	$(GO) run ./benchmarks/exchange

@@ -6,7 +6,7 @@
 #
 #   .ci/deps.sh           what make test needs
 #   .ci/deps.sh --demo    only what make demo needs
-#   .ci/deps.sh --all     Slurm, OpenFOAM and Azure's command line too: peers, examples, verify
+#   .ci/deps.sh --all     Slurm, HyperQueue, OpenFOAM and Azure's command line too: peers, examples, verify
 #   .ci/deps.sh --suite   what make mpi-suite needs
 set -u
 cd "$(dirname "$0")/.."
@@ -18,13 +18,14 @@ mpi4py=4.1.2
 azure_batch=15.1.0
 azure_batch14=14.2.0
 azure_cli=2.91.0
+hyperqueue=0.27.0
 
 packages="gcc libc6-dev mpich libmpich-dev openmpi-bin libopenmpi-dev openssh-server openssh-client iproute2 hwloc curl"
 venvs=1
 case "${1:-}" in
 "") ;;
 --demo) packages="gcc libc6-dev mpich libmpich-dev openssh-server openssh-client iproute2" venvs=0 ;;
---all) packages="$packages slurm-wlm munge openfoam openfoam-examples parallel python3" ;;
+--all) packages="$packages slurm-wlm munge openfoam openfoam-examples parallel imagemagick tesseract-ocr tesseract-ocr-eng fonts-dejavu-core python3" ;;
 --suite) ;;
 *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
@@ -121,6 +122,7 @@ if [ $venvs = 1 ]; then
 	if [ "${1:-}" = --all ]; then # az is 700 MB
 		venv venv-azure-batch14 "azure-batch==$azure_batch14"
 		venv venv-azure-cli "azure-cli==$azure_cli"
+		venv venv-hyperqueue "hyperqueue==$hyperqueue"
 	fi
 fi
 exit $status

@@ -25,7 +25,7 @@ func gangway() Rules {
 			{Path: "mpi/pmi", May: []string{"mpi"}, Why: "it serves what mpi describes"},
 
 			{Path: "mpi/preflight", Pure: true, May: []string{"topology", "mpi"}, Why: "facts become findings; who gathers them is elsewhere"},
-			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi"}, Why: "the vocabulary of all launcher packages"},
+			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi", "nodeagent/wire/sweep"}, Why: "the vocabulary of all launcher packages"},
 			{Path: "launcher/jobfile", May: []string{"launcher/job", "topology/yamltree"}, Why: "files become specs, and back"},
 			{Path: "launcher/sched", Pure: true, May: []string{"launcher/job", "topology"}, Why: "decisions are functions of what is given"},
 			{Path: "launcher/state", Pure: true, May: []string{"launcher/job", "launcher/sched", "topology"}, Why: "events in, rows and wishes out"},
@@ -41,6 +41,7 @@ func gangway() Rules {
 			{Path: "launcher", May: []string{"launcher/...", "nodeagent/wire", "topology"}, External: []string{"github.com/prometheus/client_golang"}, Why: "wiring"},
 
 			{Path: "nodeagent/wire", Pure: true, May: []string{"topology"}, External: []string{protobuf}, Why: "the language between launcher and agent"},
+			{Path: "nodeagent/wire/sweep", Pure: true, Why: "launcher and node fill in an element alike"},
 			{Path: "nodeagent/wire/wireconnect", May: []string{"nodeagent/wire"}, External: []string{connect}, Why: "the generated service"},
 			{Path: "nodeagent/wire/link", May: []string{"nodeagent/wire"}, External: []string{protobuf, connect, "golang.org/x/net"}, Why: "connections between gangway's processes"},
 			{Path: "nodeagent/proc", May: []string{"topology"}, External: []string{sys}, Why: "spawn, bind, limit, kill, reap"},

@@ -356,6 +356,7 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 	resolved := spec.Resolve()
 	task.row.Spec, task.row.Changed, task.spec = spec, t.at, &resolved
 	task.place()
+	task.sweep = nil
 	t.taskChanged(task)
 	t.replan = true
 	return nil

@@ -66,7 +66,8 @@ class Flavour:
 
 
 FLAVOURS = [
-    Flavour("mpich4", "mpich", mpirun="mpiexec.mpich"),
+    Flavour("mpich4", "mpich", mpirun="mpiexec.mpich",
+            leave_out={"test_util_sync": "one-sided locks of MPICH 4.0.2 hang now and then with ranks of one host, under its own mpiexec too"}),
     Flavour("mpich5", "mpich", "venv-mpich5"),
     Flavour("intel", "intel", "venv-intel"),
     Flavour("openmpi4", "openmpi", ways=["plain", "mpirun"], mpirun="mpirun.openmpi",
