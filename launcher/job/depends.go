@@ -226,8 +226,12 @@ func (l *linker) task(i int) {
 // matching appends the tasks that a pattern fits, without the one that has it.
 func (l *linker) matching(out []Dependency, own, pattern string) []Dependency {
 	low := strings.ToLower(pattern)
+	start, _, _ := strings.Cut(low, "*")
 	add := func(id string) {
 		l.tries--
+		if len(id) < len(start) || !strings.EqualFold(id[:len(start)], start) {
+			return
+		}
 		if ok, _ := path.Match(low, strings.ToLower(id)); ok && !strings.EqualFold(id, own) { // of * alone, which ids can't contain
 			out = append(out, Dependency{Task: id})
 		}
