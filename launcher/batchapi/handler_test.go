@@ -200,7 +200,6 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/jobs/j/tasks", task(`"gangway":{"mpi":"lam"}`), 400, "InvalidPropertyValue", "gangway.mpi"},
 		{"POST", "/jobs/j/tasks", task(`"gangway":{"ranks":4},"environmentSettings":[{"name":"GANGWAY_RANKS","value":"5"}]`), 400, "InvalidPropertyValue", "gangway.ranks"},
 		{"POST", "/jobs/j/tasks", task(`"environmentSettings":[{"name":"GANGWAY_RANKS","value":"many"}]`), 400, "InvalidRequestBody", "GANGWAY_"},
-		{"POST", "/jobs/j/tasks", task(`"gangway":{"ranks":4,"mpi":"auto","array":7}`), 400, "InvalidPropertyValue", "gangway.array"},
 		{"POST", "/jobs/j/tasks", task(`"multiInstanceSettings":{"numberOfInstances":0}`), 400, "InvalidPropertyValue", "numberOfInstances"},
 		{"POST", "/jobs/j/tasks", `{"id":"x","commandLine":"` + strings.Repeat("x", 2<<20) + `"}`, 413, "RequestBodyTooLarge", ""},
 		{"POST", "/jobs/j/addtaskcollection", `{"value":[` + strings.Repeat("{},", 100) + `{}]}`, 413, "RequestBodyTooLarge", "100"},
