@@ -54,6 +54,10 @@ type planner struct {
 }
 
 func (p *planner) pending(w *Pending) {
+	if w.At != nil {
+		p.elements(w)
+		return
+	}
 	room, limited := p.room[w.Job]
 	if limited && room.Left <= 0 {
 		p.wait(w, w.Try.Range, room.full())
