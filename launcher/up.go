@@ -380,7 +380,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 
 func (u *up) handler() http.Handler {
 	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
-		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
+		Submit: u.api.submitSpec, Preview: u.api.previewSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
 	return paths(u.ca.JoinHandler(), api)
 }
 
@@ -409,17 +409,25 @@ func withUser(p auth.Principal) auth.Principal {
 
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
-	if err := b.checkPool(spec.Pool); err != nil {
+	if err := b.acceptable(spec); err != nil {
 		return "", err
-	}
-	for i, t := range spec.Tasks {
-		if t.Stdin || t.Bcast || t.PlanOnly {
-			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
-		}
 	}
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err
+}
+
+// acceptable checks what only a launcher that stays refuses.
+func (b *backend) acceptable(spec job.Spec) error {
+	if err := b.checkPool(spec.Pool); err != nil {
+		return err
+	}
+	for i, t := range spec.Tasks {
+		if t.Stdin || t.Bcast || t.PlanOnly {
+			return &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
+		}
+	}
+	return nil
 }
 
 // ofTask names the task, by its place in the job, of which a refusal is.

@@ -29,6 +29,7 @@ type submitFlags struct {
 	run                 runFlags
 	launcher            launcherFlags
 	wait, follow, exact bool
+	dry                 bool
 	retries             int
 	array               string
 	onNodeLoss          string
@@ -55,6 +56,9 @@ all succeeded, else 1.`,
 			if err != nil {
 				return err
 			}
+			if f.dry {
+				return a.dry(cmd, f, spec)
+			}
 			return f.launcher.asks(func(ctx context.Context, c *client.Client, _ []string) error { return a.submit(ctx, c, f, spec) })(cmd, nil)
 		},
 	}
@@ -72,6 +76,7 @@ func (f *submitFlags) register(c *cobra.Command) {
 	}
 	fl.BoolVar(&f.wait, "wait", false, "wait until the job has ended, with its output if it is one task, and exit with its status")
 	fl.BoolVarP(&f.follow, "follow", "f", false, "print the task's output until it has ended, and exit with 0")
+	fl.BoolVar(&f.dry, "dry-run", false, "show what the job would be: its elements, the first and the last, and the cores they want; submit nothing")
 	fl.BoolVar(&f.exact, "exact", false, "refuse an id that is taken instead of adding a number to it")
 	fl.StringVar(&f.array, "array", "", "run the command once per index: a number of them, from 0, or the first and the last, as in 1-100; GANGWAY_ARRAY_INDEX says which")
 	fl.IntVar(&f.retries, "retries", 0, "how often a task that exits with a status other than 0 is tried again; -1: without limit")
@@ -113,7 +118,7 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	var bad string
 	fl.Visit(func(x *pflag.Flag) {
 		switch x.Name {
-		case "wait", "follow", "exact", "name", "priority", "max-failures", "max-running", "launcher", "ca", "fingerprint", "json":
+		case "wait", "follow", "exact", "dry-run", "name", "priority", "max-failures", "max-running", "launcher", "ca", "fingerprint", "json":
 		default:
 			bad = x.Name
 		}

@@ -164,6 +164,8 @@ func gangwayRoutes() []route {
 		{method: get, path: "/gangway/v1/metrics", name: "what Prometheus scrapes", handle: (*call).metrics},
 		{method: post, path: "/gangway/v1/jobs", name: "submit a job with its tasks, all or nothing", handle: (*call).submit, in: job.Spec{}, out: submitBody{},
 			why: "the body is the job that gangway submit makes of a job file"},
+		{method: post, path: "/gangway/v1/preview", name: "what a job would be, without submitting it", handle: (*call).preview, in: job.Spec{}, out: job.Preview{},
+			why: "elements, the first three and the last of each task, cores, and what would be refused; nothing changes"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/explain", name: "why a task waits or failed", handle: (*call).explain, out: explainBody{}},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/autopsy", name: "why an attempt failed", handle: (*call).autopsy, out: autopsyBody{},
 			why: "of the last attempt that failed, or of query attempt, a number from 1; 404 if there is none ([autopsy.md](autopsy.md))"},
