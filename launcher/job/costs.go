@@ -128,7 +128,7 @@ func (r *CostReader) Span() (from, to int64) {
 
 type costPlace struct {
 	most  [2]uint64 // by which starts and walls may be above their least
-	at    int // in raw
+	at    int       // in raw
 	least [costColumns]uint64
 }
 
