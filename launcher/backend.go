@@ -11,6 +11,7 @@ import (
 	"gangway/launcher/agents"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
@@ -21,9 +22,11 @@ import (
 type backend struct {
 	ctl     *control.Control
 	history store.Store
-	fleet   *agents.Fleet
-	pool    string
-	since   time.Time
+	// elementsPast finds what ended of arrays in the history.
+	elementsPast *history.History
+	fleet        *agents.Fleet
+	pool         string
+	since        time.Time
 
 	life    context.Context   // the launcher's
 	leaving sync.WaitGroup    // nodes that are being removed

@@ -16,6 +16,12 @@ const maxAutopsies = 64
 
 // Autopsy implements batchapi.Backend.
 func (b *backend) Autopsy(ctx context.Context, jobID, taskID string, attempt uint32) (out batchapi.Autopsy, err error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err == nil {
+			err = &batchapi.NotFound{Kind: batchapi.KindAutopsy, ID: x.one.ID}
+		}
+		return out, err
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return out, err

@@ -12,6 +12,7 @@ import (
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
@@ -32,7 +33,7 @@ func bare(t *testing.T) *backend {
 	if err := rows.Begin(1); err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{history: rows, pool: "default", fleet: agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})}
+	b := &backend{history: rows, elementsPast: history.New(rows), pool: "default", fleet: agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})}
 	b.ctl = control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: b.ended})
 	life, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

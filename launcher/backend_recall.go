@@ -181,6 +181,13 @@ func (b *backend) readAhead(ctx context.Context) error {
 			if err := b.recall(views); err != nil {
 				return err
 			}
+			for i := range views {
+				if v := &views[i]; hasElements(v.Spec) {
+					if err := b.elementsPast.Warm(v.UID); err != nil {
+						return err
+					}
+				}
+			}
 			seen += len(views)
 			from = next
 		}

@@ -220,6 +220,12 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 }
 
 func (b *backend) Task(ctx context.Context, jobID, taskID string) (batchapi.Task, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return batchapi.Task{}, err
+		}
+		return x.one, nil
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return batchapi.Task{}, err
@@ -227,36 +233,89 @@ func (b *backend) Task(ctx context.Context, jobID, taskID string) (batchapi.Task
 	return b.taskOf(&v), nil
 }
 
+// listedTask is an entry of a list: a task, or an array, whose elements are listed.
+type listedTask struct {
+	view  int // place in the views, if it is no array
+	array *elements
+	from  uint64 // first element
+}
+
 func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery) ([]batchapi.Task, error) {
-	from, err := cursor(q.After)
+	from, element, err := elementCursor(q.After)
 	if err != nil {
 		return nil, err
 	}
-	views := make([]taskView, 0, q.Limit)
+	out := make([]batchapi.Task, 0, q.Limit)
+	for from >= 0 && len(out) < q.Limit {
+		var list []listedTask
+		var views []taskView
+		if list, views, from, err = b.someTasks(ctx, jobID, &q, from, element, q.Limit-len(out)); err != nil {
+			return nil, err
+		}
+		element = 0
+		if err := b.recall(views); err != nil {
+			return nil, err
+		}
+		for _, l := range list {
+			if l.array == nil {
+				out = append(out, b.taskOf(&views[l.view]))
+				continue
+			}
+			page, err := l.array.page(ctx, l.from, &q, q.Limit-len(out))
+			if err != nil {
+				return nil, err
+			}
+			if out = append(out, page...); len(out) == q.Limit {
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// maxArrays is how many arrays are looked at between two events.
+const maxArrays = 64
+
+// someTasks collects the next entries of a list, and where the rest begins; -1:
+// there is none.
+func (b *backend) someTasks(ctx context.Context, jobID string, q *batchapi.TaskQuery, from int, element uint64, want int) (list []listedTask, views []taskView, next int, err error) {
+	next = -1
+	arrays, sure := 0, 0
 	err = b.read(ctx, func(c *state.Cluster) error {
 		j, err := b.jobByID(ctx, c, jobID)
 		if err != nil {
 			return err
 		}
-		c.EachTask(j.Row.UID, int(min(from, 1<<40)), func(s state.TaskStatus) bool {
-			if len(q.States) == 0 || slices.Contains(q.States, s.State) {
-				views = append(views, viewOf(c, &j, s))
+		c.EachTask(j.Row.UID, from, func(s state.TaskStatus) bool {
+			if sure >= want || arrays == maxArrays {
+				next = s.Row.Index
+				return false
 			}
-			return len(views) < q.Limit
+			if hasElements(s.Spec) {
+				var l listedTask
+				if s.Row.Index == from {
+					l.from = element
+				}
+				window := job.Range{Lo: l.from, Hi: s.Spec.Range.Hi}
+				if q.Limit == 0 { // only the tasks themselves are of interest
+					window = job.Range{}
+				}
+				l.array = b.elementsOf(c, &j, s, window)
+				list = append(list, l)
+				arrays++
+				if q.Match == nil && s.Spec.Range.Hi > l.from {
+					sure += int(min(s.Spec.Range.Hi-max(l.from, s.Spec.Range.Lo), uint64(want)))
+				}
+			} else if len(q.States) == 0 || slices.Contains(q.States, s.State) {
+				list = append(list, listedTask{view: len(views)})
+				views = append(views, viewOf(c, &j, s))
+				sure++
+			}
+			return true
 		})
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := b.recall(views); err != nil {
-		return nil, err
-	}
-	out := make([]batchapi.Task, len(views))
-	for i := range views {
-		out[i] = b.taskOf(&views[i])
-	}
-	return out, nil
+	return list, views, next, err
 }
 
 // changeTask decides on an event for a task that is still at the version seen,
@@ -288,6 +347,12 @@ func sameWork(a, b job.TaskSpec) bool {
 }
 
 func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return wholeArray(x, "changed")
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		api := s.API
 		if api == nil {
@@ -302,6 +367,12 @@ func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen bat
 }
 
 func (b *backend) TerminateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return b.terminateElement(ctx, x, seen)
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		if v.State == job.TaskCompleted {
 			return nil, &batchapi.Conflict{Code: batchapi.CodeTaskCompleted, Message: "task " + v.Row.Spec.ID + " has completed already"}
@@ -311,12 +382,24 @@ func (b *backend) TerminateTask(ctx context.Context, jobID, taskID string, seen 
 }
 
 func (b *backend) ReactivateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return b.changeElement(ctx, x, seen, state.TaskReactivated{Task: x.task.UID, Element: &x.index})
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		return state.TaskReactivated{Task: v.UID}, nil
 	})
 }
 
 func (b *backend) DeleteTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return wholeArray(x, "deleted")
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		return state.TaskDeleted{Task: v.UID}, nil
 	})
@@ -348,6 +431,9 @@ func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Co
 }
 
 func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchapi.Subtask, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		return nil, err // it is no gang
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return nil, err
@@ -375,6 +461,12 @@ func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchap
 }
 
 func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.Explanation, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return batchapi.Explanation{}, err
+		}
+		return b.explainElement(ctx, jobID, x)
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return batchapi.Explanation{}, err

@@ -20,6 +20,7 @@ import (
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/pool"
 	"gangway/launcher/sched"
@@ -77,6 +78,7 @@ type up struct {
 	keys    *auth.Keyring
 	ca      *auth.CA
 	metrics *metrics
+	merger  *merger
 	group   sync.WaitGroup
 }
 
@@ -143,6 +145,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	defer u.group.Wait()
 	defer stop()
 	u.metrics = newMetrics(cfg.Version)
+	u.merger = newMerger()
 	id := cluster.ID()
 	cluster.SetFabric(cfg.Fabric)
 	cluster.SetDrainAfter(cfg.DrainAfter)
@@ -158,7 +161,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 		},
 		Up: func(node string) { u.api.unreached.connected(node) },
 	})
-	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
+	u.api = &backend{ctl: u.ctl, history: st, elementsPast: history.New(st), fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
 	defer u.api.leaving.Wait()
 	applied := make(chan error, 1)
@@ -185,6 +188,11 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.group.Go(func() {
 		if err := u.api.readAhead(life); err != nil && life.Err() == nil {
 			cfg.Log.Warn("ended tasks can't be read ahead", "err", err)
+		}
+	})
+	u.group.Go(func() {
+		if err := u.api.mergeRows(life, u.merger); err != nil && life.Err() == nil {
+			cfg.Log.Warn("the results of arrays are no longer merged into fewer rows", "err", err)
 		}
 	})
 	if cfg.Provider != nil {
@@ -486,6 +494,7 @@ func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
 // notice is called by the applier: it must not block.
 func (u *up) notice(n state.Notice) {
 	u.metrics.notice(n)
+	u.merger.told(n)
 	u.api.ended(n)
 	switch n.Kind {
 	case state.NodeChanged:

@@ -207,10 +207,15 @@ func (c *call) listTasks() error {
 		return err
 	}
 	w := c.taskWriter(j.ID)
+	known := taskFields()
 	return writeList(c, lister[Task]{
-		set: "tasks", fields: taskFields(), shown: propertyNames(taskEntity{}),
+		set: "tasks", fields: known, shown: propertyNames(taskEntity{}),
 		fetch: func(after string, limit int, filter node) ([]Task, error) {
 			q := TaskQuery{After: after, Limit: limit}
+			if filter.op != "" {
+				q.May = spanOf(known, filter)
+				q.Match, _ = known.compile(filter) // writeList has compiled it too
+			}
 			for _, s := range filter.oneOf("state") {
 				q.States = append(q.States, job.TaskState(s))
 			}

@@ -137,8 +137,8 @@ func (w *world) check(t *rapid.T) {
 	after := time.UnixMicro(1_700_000_000_000_000 + rapid.Int64Range(0, int64(w.seq+1)*1000).Draw(t, "after"))
 	timed := rapid.Bool().Draw(t, "timed")
 	q := history.Query{From: rapid.Uint64Range(0, w.size).Draw(t, "from"), Limit: rapid.IntRange(1, 50).Draw(t, "limit")}
-	q.May = func(s *history.Span) bool {
-		return (node == "" || s.Node == node) && (code < 0 || s.Code == code) && (!timed || !s.To.Before(after))
+	q.May = func(s *history.Span) history.Answer {
+		return some((node == "" || s.Node == node) && (code < 0 || s.Code == code) && (!timed || !s.To.Before(after)))
 	}
 	q.Match = func(e *history.Element) bool {
 		return (node == "" || e.Node == node) && (code < 0 || e.Outcome.ExitCode == code) && (!timed || !e.End().Before(after))

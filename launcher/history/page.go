@@ -58,11 +58,21 @@ type Span struct {
 type Query struct {
 	From  uint64 // first index
 	Limit int    // how many at most
-	// May says of a span whether one of its elements could be wanted; nil: yes.
-	May func(*Span) bool
+	// May says which of a span's elements are wanted; nil: those that Match wants.
+	May func(*Span) Answer
 	// Match says of an element whether it is wanted, and keeps none; nil: yes.
 	Match func(*Element) bool
 }
+
+// Answer says which of some elements are wanted.
+type Answer int
+
+// The answers.
+const (
+	None  Answer = iota
+	Some         // perhaps some: each has to be looked at
+	Every        // all of them
+)
 
 // readAtOnce is how many rows are read at once: few at first, as a page needs few.
 const readAtOnce = 8
@@ -146,7 +156,7 @@ func (h *History) read(task string, entries []entry) ([]job.Row, error) {
 
 // may asks for each way in which an element of the row may have ended on each
 // node; where these are very many, or not all known, the row is looked at.
-func (x *index) may(e *entry, may func(*Span) bool) bool {
+func (x *index) may(e *entry, may func(*Span) Answer) bool {
 	if (e.nodes|e.exits)>>63 != 0 || bits.OnesCount64(e.nodes)*bits.OnesCount64(e.exits) > 256 {
 		return true
 	}
@@ -156,7 +166,7 @@ func (x *index) may(e *entry, may func(*Span) bool) bool {
 		for k := e.exits; k != 0; k &= k - 1 {
 			way := x.exits[bits.TrailingZeros64(k)]
 			s.Success, s.Code, s.Signal = way.success, way.code, way.signal
-			if may(&s) {
+			if may(&s) != None {
 				return true
 			}
 		}
@@ -212,6 +222,7 @@ func (p *pager) block() error {
 		if lo >= hi {
 			continue
 		}
+		answer := Some
 		if costs == nil {
 			var err error
 			if costs, err = p.in.Costs(); err != nil {
@@ -228,7 +239,7 @@ func (p *pager) block() error {
 		if p.May != nil {
 			span.Range = job.Range{Lo: lo, Hi: hi}
 			span.Success, span.Code, span.Signal, span.Reason = o.Success, o.ExitCode, o.Signal, o.Reason
-			if !p.May(&span) {
+			if answer = p.May(&span); answer == None {
 				continue
 			}
 		}
@@ -241,7 +252,7 @@ func (p *pager) block() error {
 			}
 			e.Index = x
 			e.measure(costs, pos+x-o.Lo)
-			if p.Match == nil || p.Match(e) {
+			if answer == Every || p.Match == nil || p.Match(e) {
 				p.out = append(p.out, *e)
 				highest = max(highest, x)
 				if got++; got == p.Limit { // there are enough that are not above it
