@@ -12,8 +12,8 @@ import (
 	"gangway/nodeagent/wire/sweep"
 )
 
-// MaxElementwise is the most elements of an array that are each placed by
-// themselves.
+// MaxElementwise is the most elements, of all arrays that are submitted together,
+// that are each placed by themselves.
 const MaxElementwise = 100_000
 
 // Bounds of a command, in bytes with the zeros behind each argument: Linux's for
@@ -247,7 +247,9 @@ func (c *checker) whole(t TaskSpec) {
 			c.bad(slices.Min(slices.Collect(maps.Keys(t.Vary))), "varies, but there is no sweep: give one")
 			return
 		}
-		c.task(t.Resolve())
+		if c.elementwise("range", t) {
+			c.task(t.Resolve())
+		}
 		c.size(t.Command, t.Env, nil)
 		return
 	}
@@ -263,8 +265,7 @@ func (c *checker) whole(t TaskSpec) {
 	case t.Range != Range{} && t.Range != Range{1, 1 + t.Sweep.Len()}:
 		c.bad("range", "is %s, but the sweep has elements 1-%d: give one of the two", t.Range, t.Sweep.Len())
 		return
-	case t.Elementwise() && t.Sweep.Len() > MaxElementwise:
-		c.bad("sweep", "has %d elements that are each placed by themselves, since they are gangs or their needs vary: at most %d are possible", t.Sweep.Len(), MaxElementwise)
+	case !c.elementwise("sweep", t):
 		return
 	}
 	longest := e.texts.Longest()
@@ -298,6 +299,20 @@ func (c *checker) whole(t TaskSpec) {
 		}
 	}
 	c.prefix = keep
+}
+
+// elementwise counts the elements that are placed by themselves, of all tasks.
+func (c *checker) elementwise(field string, t TaskSpec) bool {
+	if !t.Elementwise() {
+		return true
+	}
+	n := t.Elements().Len()
+	c.alone += min(n, MaxElementwise+1)
+	if c.alone <= MaxElementwise {
+		return true
+	}
+	c.bad(field, "has %d elements that are each placed by themselves, since they are gangs or their needs vary: at most %d are possible, of all tasks together", n, MaxElementwise)
+	return false
 }
 
 // element tells what is wrong with one element.

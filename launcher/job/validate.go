@@ -79,6 +79,7 @@ func (c *checker) tasks(tasks []TaskSpec) {
 type checker struct {
 	prefix   string
 	problems Problems
+	alone    uint64 // elements that are placed by themselves
 }
 
 func (c *checker) bad(field, format string, args ...any) {
@@ -223,8 +224,6 @@ func (c *checker) elements(t TaskSpec) {
 		c.bad("range", "is empty: an array has 1 to %d elements", MaxArray)
 	case n > MaxArray:
 		c.bad("range", "has %d elements: an array has 1 to %d", n, MaxArray)
-	case n > MaxElementwise && t.Kind == Gang:
-		c.bad("range", "has %d elements: an array of gangs, which are each placed by themselves, has at most %d", n, MaxElementwise)
 	}
 }
 

@@ -30,9 +30,7 @@ func Format(spec job.Spec) ([]byte, error) {
 		if t.Kind == "" {
 			t.Kind = job.Single
 		}
-		if t.Range == (job.Range{}) {
-			t.Range = job.Range{Hi: 1}
-		}
+		t.Range = t.Elements()
 		want.Tasks = append(want.Tasks, t)
 		w.task(t)
 	}
@@ -104,15 +102,17 @@ func (w *writer) time(key string, d time.Duration) {
 }
 
 func (w *writer) task(t job.TaskSpec) {
-	w.line("  - name: %s", text(t.ID))
+	w.name(t)
 	derived := job.Single
-	if t.Nodes != 0 || t.Ranks != 0 || t.RanksPerNode != 0 || len(t.PerNode) > 0 {
+	if varyGang(t) || t.Nodes != 0 || t.Ranks != 0 || t.RanksPerNode != 0 || len(t.PerNode) > 0 {
 		derived = job.Gang
 	}
 	if t.Kind != derived {
 		w.word("kind", string(t.Kind))
 	}
+	w.sweep(t)
 	switch {
+	case t.Sweep != nil:
 	case t.Range.Lo == 0 && t.Range.Hi > 1:
 		w.key("array", strconv.FormatUint(t.Range.Hi, 10))
 	case t.Range.Lo > 0:

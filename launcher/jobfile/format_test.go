@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"gangway/launcher/job"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // What Format writes, Parse reads as it was.
@@ -111,6 +112,23 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	}
 	if script := noNUL("script"); script != "" && rapid.Bool().Draw(t, "setup") {
 		s.Setup = &job.Setup{Name: noNUL("name"), Script: []byte(script)}
+	}
+	if s.Range.Len() > 1 && rapid.Bool().Draw(t, "sweep") {
+		value := rapid.Custom(func(t *rapid.T) string { return noNUL("value") })
+		values := func(label string) []string { return rapid.SliceOfN(value, 2, 2).Draw(t, label) }
+		s.Sweep = &sweep.Sweep{
+			Axes: []sweep.Axis{
+				{Columns: []sweep.Column{{Name: "sweep_a", Values: values("a")}, {Name: "b-1", Lines: "1\n2"}}},
+				{Repeat: 1 + uint64(number("repeat", 9))},
+				{Columns: []sweep.Column{{Name: "c", Random: &sweep.Random{Draw: sweep.Choice, Values: values("choice"), Count: 3}}}},
+			},
+			Each: []sweep.Column{{Name: "d", Random: &sweep.Random{Draw: sweep.Uniform, High: 0.1, Seed: uint64(number("seed", 9))}}},
+		}
+		s.Range, s.Setup = job.Range{Lo: 1, Hi: 1 + s.Sweep.Len()}, nil
+		s.Command, s.Env, s.WorkDir = []string{"x", "{b-1}", "{1/.}{{#}}"}, []string{"A={d}"}, "/{c}"
+		if s.MPI != "none" && rapid.Bool().Draw(t, "vary") {
+			s.Vary, s.CoresPerRank, s.Title = map[string]string{"cores-per-rank": "{b-1}"}, 0, "x{c}"
+		}
 	}
 	s.Retries = rapid.IntRange(-1, 1000).Draw(t, "retries")
 	s.OnNodeLoss = job.NodeLoss(pick("loss", "requeue", "fail", "wait"))

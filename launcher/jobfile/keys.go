@@ -48,10 +48,11 @@ func keyOf(field string) string {
 // taskKeys is every key that a task can have.
 func taskKeys() []taskKey {
 	return []taskKey{
-		{name: "name", what: "id", set: word(func(s *job.TaskSpec) *string { return &s.ID })},
+		{name: "name", what: "id", set: setName},
 		{name: "id", set: word(func(s *job.TaskSpec) *string { return &s.ID })},
 		{name: "kind", set: word(func(s *job.TaskSpec) *job.Kind { return &s.Kind })},
 		{name: "array", what: "range", set: setArray},
+		{name: "sweep", set: setSweep},
 		{name: "command", set: setCommand},
 		{name: "script", what: "command", set: setScript},
 		{name: "nodes", gang: true, set: count(func(s *job.TaskSpec) *int { return &s.Nodes })},
@@ -92,7 +93,7 @@ func jobKeys() []string { return []string{"job", "pool", "priority", "defaults",
 
 // later are keys that have a meaning, but not in this version.
 func later() []string {
-	return []string{"sweep", "depends-on", "inputs", "outputs", "container", "exclusive", "user", "account", "start-after"}
+	return []string{"depends-on", "inputs", "outputs", "container", "exclusive", "user", "account", "start-after"}
 }
 
 // otherWord gives the key for what other schedulers and gangway's flags call it.
