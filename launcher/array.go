@@ -23,6 +23,9 @@ type ArrayConfig struct {
 	// Signals end the job; a second one does so at once.
 	Signals <-chan SignalRequest
 	Orders  <-chan ArrayOrder
+	// Ready is called, if it is set, before the job is submitted, with the number
+	// of the smallest node's cores; it may change the task.
+	Ready func(cores int, t *job.TaskSpec) error
 }
 
 // ArrayOrder is how an array is to end early.
@@ -65,7 +68,7 @@ func (s arraySink) Output(_ string, rank int, stderr bool, data []byte) error {
 	}
 	return s.ArraySink.Output(uint64(rank), stderr, data)
 }
-func (arraySink) Placed(job.AttemptRow)                 {}
+func (arraySink) Placed(job.AttemptRow)                {}
 func (arraySink) Planned(string, agents.Plan, []Place) {}
 
 // noRows is a store of which nothing is ever read: a session's rows end with it.
@@ -96,10 +99,14 @@ type arrayRun struct {
 }
 
 // early puts elements' ends into the queue of the output, behind what they wrote
-// and before anything that they write when they are tried again.
-func (x *arrayRun) early(n state.Notice) {
-	if n.Block == nil || n.Block == x.last {
-		return
+// and before anything that they write when they are tried again. Those notices go
+// no further: there are many, and who follows the job may wait for the applier.
+func (x *arrayRun) early(n state.Notice) bool {
+	if n.Block == nil {
+		return true
+	}
+	if n.Block == x.last {
+		return false
 	}
 	x.last = n.Block
 	b := n.Block
@@ -120,6 +127,7 @@ func (x *arrayRun) early(n state.Notice) {
 			}
 		}
 	}})
+	return false
 }
 
 // follow submits the job and sees it through.
@@ -128,6 +136,22 @@ func (x *arrayRun) follow(ctx context.Context, appDone <-chan struct{}) (ArrayRe
 	var res ArrayResult
 	if err := r.connected(ctx, appDone); err != nil {
 		return res, err
+	}
+	if x.cfg.Ready != nil {
+		cores := 0
+		err := r.ctl.Read(ctx, func(c *state.Cluster) {
+			for _, n := range c.View().Nodes {
+				if k := len(n.Cores); cores == 0 || k > 0 && k < cores {
+					cores = k
+				}
+			}
+		})
+		if err == nil {
+			err = x.cfg.Ready(max(cores, 1), &x.cfg.Spec.Tasks[0])
+		}
+		if err != nil {
+			return res, err
+		}
 	}
 	if err := r.ctl.Do(ctx, state.JobSubmitted{UID: r.jobUID, Spec: x.cfg.Spec}); err != nil {
 		return res, err

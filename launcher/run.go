@@ -170,8 +170,9 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 }
 
 // newRun makes the parts of an embedded launcher. early, if it is set, is told of
-// each notice by the applier, before what follows from it is sent to the nodes.
-func newRun(cfg RunConfig, rows control.Store, early func(state.Notice)) *run {
+// each notice by the applier, before what follows from it is sent to the nodes; it
+// says whether the notice goes on to those who follow the job.
+func newRun(cfg RunConfig, rows control.Store, early func(state.Notice) bool) *run {
 	r := &run{cfg: cfg, notices: make(chan state.Notice, 1024), failed: make(chan error, len(cfg.Provider.Nodes())), jobUID: randomID(4)}
 	cluster := randomID(8)
 	r.traffic = newTraffic(r)
@@ -179,7 +180,11 @@ func newRun(cfg RunConfig, rows control.Store, early func(state.Notice)) *run {
 	empty.SetFabric(cfg.Fabric)
 	notice := func(n state.Notice) { r.notices <- n }
 	if early != nil {
-		notice = func(n state.Notice) { early(n); r.notices <- n }
+		notice = func(n state.Notice) {
+			if early(n) {
+				r.notices <- n
+			}
+		}
 	}
 	r.ctl = control.New(control.Config{
 		Cluster: empty, Store: rows, Fleet: fleetRef{r}, Log: cfg.Log, Notice: notice,

@@ -128,9 +128,9 @@ type mapCommand struct {
 // errColumn is a placeholder beyond the columns.
 var errColumn = errors.New("no such column")
 
-// newMapCommand makes the command of words as they were given. columns is how
+// commandOf makes the command of words as they were given. columns is how
 // many values each command has.
-func newMapCommand(words []string, columns int, shell string, ragged bool) (*mapCommand, error) {
+func commandOf(words []string, columns int, shell string, ragged bool) (*mapCommand, error) {
 	c := &mapCommand{columns: columns, ragged: ragged, number: "{#}"}
 	if len(words) == 0 {
 		c.shell, c.value = shell, true

@@ -59,6 +59,15 @@ func (o *outputs) add(index uint64, stderr bool, data []byte) error {
 	return nil
 }
 
+// size is how much of an element's output waits, in bytes.
+func (o *outputs) size(index uint64) uint64 {
+	var n int64
+	for _, p := range o.held[index] {
+		n += p.n
+	}
+	return uint64(n)
+}
+
 // take gives an element's pieces to f in their order and forgets them.
 func (o *outputs) take(index uint64, f func(stderr bool, data []byte) error) error {
 	pieces, ok := o.held[index]
