@@ -486,5 +486,8 @@ func (u *up) notice(n state.Notice) {
 		u.cfg.Log.Info("job ended", "job", n.Job)
 	case state.TaskForgotten, state.JobForgotten:
 		u.group.Go(func() { u.api.clear(n.Folder) })
+		if n.Elements {
+			u.group.Go(func() { u.api.clearElements(n) })
+		}
 	}
 }

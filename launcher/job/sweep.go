@@ -3,6 +3,7 @@ package job
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -231,6 +232,12 @@ func (e *Expander) At(index uint64) (TaskSpec, error) {
 	return t, nil
 }
 
+// Shapes yields elements that have among them, of the fields that vary, all values
+// that come together.
+func (e *Expander) Shapes() iter.Seq[uint64] {
+	return e.texts.Distinct(len(e.task.Command) + len(e.task.Env) + 2 + len(e.keys))
+}
+
 // At is Expander's At, for one element.
 func (t *TaskSpec) At(index uint64) (TaskSpec, error) {
 	e, err := t.Expander()
@@ -288,7 +295,7 @@ func (c *checker) whole(t TaskSpec) {
 		return
 	}
 	// The other elements differ, as far as it can be illegal, in what varies.
-	for index := range e.texts.Distinct(len(t.Command) + len(t.Env) + 2 + len(e.keys)) {
+	for index := range e.Shapes() {
 		element, err := e.At(index)
 		if err == nil {
 			err = element.legal(t.ID)

@@ -52,6 +52,10 @@ type planner struct {
 }
 
 func (p *planner) pending(w *Pending) {
+	if w.At != nil {
+		p.elements(w)
+		return
+	}
 	if p.allHeld {
 		p.wait(w, w.Try.Range, p.behind())
 		return

@@ -54,9 +54,12 @@ type Hold struct {
 // Pending is a run of elements of one task that wait for a place; of an array
 // that crews run, all of them.
 type Pending struct {
-	Task     string        // uid
-	Name     string        // for people: job/task
-	Spec     *job.TaskSpec // resolved
+	Task string        // uid
+	Name string        // for people: job/task
+	Spec *job.TaskSpec // resolved
+	// At gives the resolved specification of an element, where each is placed by
+	// itself; Spec is the first one's then. nil: all are as Spec.
+	At       func(index uint64) *job.TaskSpec
 	Priority int
 	Since    time.Time // when the task was submitted
 	Try      job.Try

@@ -158,7 +158,7 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 			return fmt.Errorf("the part on %s started before it was ready", p.Node)
 		}
 	}
-	spec := a.task.spec
+	spec := a.runs()
 	if spec.Kind == job.Gang && total != spec.Ranks {
 		return fmt.Errorf("has %d of %d ranks", total, spec.Ranks)
 	}

@@ -118,7 +118,7 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 	}
 	d := Part{
 		ID: a.ID, Cluster: c.meta.Cluster, TaskUID: task.uid, Range: a.Try.Range, Attempt: a.Try.Attempt, Epoch: a.Epoch,
-		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: task.spec,
+		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: a.runs(),
 		NodeIndex: i, NodeCount: len(a.Parts),
 		CPUs: p.CPUs, Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared,
 		FirstRank: p.FirstRank, Ranks: p.Ranks, RankList: p.RankList, Total: total,

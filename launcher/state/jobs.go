@@ -40,13 +40,18 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 func (c *Cluster) possible(jobID string, tasks []job.TaskSpec) error {
 	nodes := c.views()
 	for _, task := range tasks {
-		task = task.Resolve()
-		r := sched.Impossible(task, nodes)
-		if r == nil {
-			r = sched.TooFewSwitches(task, nodes, c.fabric)
+		each, err := shapes(task)
+		if err != nil {
+			return err
 		}
-		if r != nil {
-			return &ImpossibleError{ID: task.ID, Task: jobID + "/" + task.ID, Reason: *r}
+		for _, one := range each {
+			r := sched.Impossible(one, nodes)
+			if r == nil {
+				r = sched.TooFewSwitches(one, nodes, c.fabric)
+			}
+			if r != nil {
+				return &ImpossibleError{ID: task.ID, Task: jobID + "/" + one.ID, Reason: *r}
+			}
 		}
 	}
 	return nil
@@ -314,6 +319,7 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 	}
 	resolved := spec.Resolve()
 	task.row.Spec, task.row.Changed, task.spec = spec, t.at, &resolved
+	task.expand()
 	task.sweep = nil
 	t.taskChanged(task)
 	t.replan = true
@@ -378,7 +384,7 @@ func (t *change) taskEnded(task *taskState) {
 	}
 	t.forget(task)
 	j := task.job
-	t.notice(Notice{Kind: TaskForgotten, Job: j.row.UID, Task: task.uid, Folder: job.TaskFolder(j.row.Spec.ID, j.row.UID, task.spec.ID)})
+	t.notice(Notice{Kind: TaskForgotten, Job: j.row.UID, Task: task.uid, Folder: job.TaskFolder(j.row.Spec.ID, j.row.UID, task.spec.ID), Elements: task.elements != nil})
 	j.tasks = slices.DeleteFunc(j.tasks, func(x *taskState) bool { return x == task })
 }
 
