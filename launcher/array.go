@@ -60,11 +60,17 @@ type ArrayResult struct {
 }
 
 // arraySink is a Sink that hands on what an array's is told.
-type arraySink struct{ ArraySink }
+type arraySink struct {
+	ArraySink
+	all job.Range // the elements; a single one is no array, but a task with a rank 0
+}
 
 func (s arraySink) Output(_ string, rank int, stderr bool, data []byte) error {
 	if rank < 0 {
 		return nil // no element's
+	}
+	if s.all.Len() == 1 {
+		rank = int(s.all.Lo)
 	}
 	return s.ArraySink.Output(uint64(rank), stderr, data)
 }
@@ -81,7 +87,7 @@ func (noRows) Commit([]job.Row) error { return nil }
 func RunArray(ctx context.Context, cfg ArrayConfig) (ArrayResult, error) {
 	x := &arrayRun{cfg: cfg, live: map[string]bool{}}
 	x.run = newRun(RunConfig{Provider: cfg.Provider, Spec: cfg.Spec, Base: cfg.Base, Who: cfg.Who,
-		Out: arraySink{cfg.Out}, Log: cfg.Log, Signals: cfg.Signals}, noRows{}, x.early)
+		Out: arraySink{cfg.Out, cfg.Spec.Tasks[0].Elements()}, Log: cfg.Log, Signals: cfg.Signals}, noRows{}, x.early)
 	var res ArrayResult
 	err := x.run.embed(ctx, func(appDone <-chan struct{}) (err error) {
 		res, err = x.follow(ctx, appDone)
@@ -96,6 +102,7 @@ type arrayRun struct {
 	run  *run
 	last *job.BlockRow   // that the sink was told of; the applier's
 	live map[string]bool // attempts that have not ended
+	one  *job.AttemptRow // of a job of one element, the last attempt; the applier's
 }
 
 // early puts elements' ends into the queue of the output, behind what they wrote
@@ -103,13 +110,16 @@ type arrayRun struct {
 // no further: there are many, and who follows the job may wait for the applier.
 func (x *arrayRun) early(n state.Notice) bool {
 	if n.Block == nil {
+		if n.Kind == state.AttemptState && n.Record != nil && n.Record.Crew == nil {
+			x.one = n.Record
+		}
 		return true
 	}
 	if n.Block == x.last {
 		return false
 	}
 	x.last = n.Block
-	b := n.Block
+	b := x.costs(n.Block)
 	done, again := b.Done, b.Again
 	if n.Kind == state.TaskAgain { // its other elements have a notice of their own
 		done = nil
@@ -128,6 +138,20 @@ func (x *arrayRun) early(n state.Notice) bool {
 		}
 	}})
 	return false
+}
+
+// costs adds to the block of a single element, which no crew ran, what its attempt
+// tells of them.
+func (x *arrayRun) costs(b *job.BlockRow) *job.BlockRow {
+	if b.Costs != nil || x.one == nil || x.one.ID != b.Attempt || x.one.Started.IsZero() || len(x.one.Parts) == 0 {
+		return b
+	}
+	out := *b
+	out.Node = x.one.Parts[0].Node
+	wall := max(time.Since(x.one.Started), 0)
+	out.Costs = &job.Costs{Attempt: []uint32{x.one.Try.Attempt}, Start: []int64{x.one.Started.UnixMicro()}, Wall: []uint64{uint64(wall.Microseconds())},
+		CPU: []uint64{0}, RSS: []uint64{0}}
+	return &out
 }
 
 // follow submits the job and sees it through.

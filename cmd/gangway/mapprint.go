@@ -127,14 +127,14 @@ func costsAt(b *job.BlockRow) func(lo uint64) int {
 // mapEndOf is how one element of a block ended.
 func mapEndOf(b *job.BlockRow, o job.Outcome, index uint64, at func(uint64) int) mapEnd {
 	e := mapEnd{index: index, node: b.Node, code: o.ExitCode, signal: o.Signal, reason: o.Reason}
+	if e.reason != nil && e.reason.Code == job.FailRank {
+		e.reason = nil // its own exit status says it
+	}
 	if at == nil {
 		return e
 	}
 	if k := at(index); k < len(b.Costs.Start) {
 		e.ran, e.attempt, e.start, e.wall, e.cpu, e.rss = true, b.Costs.Attempt[k], b.Costs.Start[k], b.Costs.Wall[k], b.Costs.CPU[k], b.Costs.RSS[k]
-	}
-	if e.reason != nil && e.reason.Code == job.FailRank {
-		e.reason = nil // its own exit status says it
 	}
 	return e
 }
@@ -273,7 +273,11 @@ func (p *mapPrinter) print(e mapEnd) error {
 	}
 	if e.reason != nil && !p.json && err == nil {
 		p.clear()
-		_, err = fmt.Fprintf(p.stderr, "gangway: %s: %s\n", p.show.command(e.index), e.reason)
+		where := ""
+		if !p.local && e.node != "" {
+			where = e.node + ": "
+		}
+		_, err = fmt.Fprintf(p.stderr, "gangway: %s%s: %s\n", where, p.show.command(e.index), e.reason.Detail)
 	}
 	return err
 }
