@@ -21,6 +21,7 @@ const (
 	MaxRanks    = 1 << 20    // ranks of one gang
 	MaxPriority = 1000       // either side of 0
 	MaxID       = 64         // bytes of a job's or task's id
+	MaxAtOnce   = 4096       // elements of an array at once on a node
 )
 
 // Range is the half-open interval [Lo, Hi) of an array's indices.
@@ -166,6 +167,10 @@ type TaskSpec struct {
 	Switches     int           `json:"switches,omitempty"`
 	SwitchesWait time.Duration `json:"switches_wait,omitempty"`
 	Spread       Spread        `json:"spread,omitempty"` // over leaf switches, if it must; "" is SpreadPack
+
+	// AtOnce is how many elements of an array run at once on a node, 0: as many as
+	// fit. With Oversubscribe so many do, however few cores a node has.
+	AtOnce int `json:"at_once,omitempty"`
 
 	MPI    string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
 	Launch Launch `json:"launch,omitempty"`

@@ -183,6 +183,9 @@ func (c *checker) task(t TaskSpec) {
 	if t.WorkDir != "" && strings.ContainsRune(t.WorkDir, 0) {
 		c.bad("workdir", "contains a NUL byte")
 	}
+	if t.AtOnce != 0 {
+		c.number("at once", t.AtOnce, 1, MaxAtOnce)
+	}
 	if t.Retries < -1 || t.Retries > 1000 {
 		c.bad("retries", "%d is out of range: allowed is 0 to 1000, or -1 for no limit", t.Retries)
 	}
