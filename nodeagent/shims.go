@@ -409,6 +409,10 @@ func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
 		sh.phase = st.GetPhase()
 		return
 	}
+	if f.GetTo().GetForget() != nil { // its last word: nothing but its process is left, and that ends
+		a.exited(sh, true, howEnded(proc.Status{}))
+		return
+	}
 	m := f.GetFrom()
 	if m == nil {
 		return

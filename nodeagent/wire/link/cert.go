@@ -45,7 +45,7 @@ func certificate(pub *ecdsa.PublicKey) ([]byte, error) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) { b.AddASN1Int64(2) }) // version 3
-			b.AddASN1Int64(1)                                                                                        // serial number
+			b.AddASN1Int64(1)                                                                                           // serial number
 			algorithm(b)
 			who(b) // issuer
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
