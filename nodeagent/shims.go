@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -389,8 +390,9 @@ func (sh *shim) attach(a *agent, conn net.Conn) {
 		}
 	})
 	a.wg.Go(func() {
+		r := bufio.NewReader(conn)
 		for {
-			f, err := link.ReadFrame(conn)
+			f, err := link.ReadFrame(r)
 			if err != nil {
 				a.post(func(a *agent) { a.shimClosed(id, gen) })
 				return

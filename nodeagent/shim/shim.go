@@ -22,6 +22,7 @@
 package shim
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -357,8 +358,9 @@ func (s *shim) attach(conn net.Conn) {
 	})
 	s.wg.Go(func() {
 		defer c.close()
+		r := bufio.NewReader(conn)
 		for {
-			f, err := link.ReadFrame(conn)
+			f, err := link.ReadFrame(r)
 			if err != nil {
 				return
 			}
