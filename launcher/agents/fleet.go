@@ -335,9 +335,7 @@ func (h *handler) session(ctx context.Context, stream *connect.BidiStream[wire.A
 	stopBeat := make(chan struct{})
 	var beats sync.WaitGroup
 	beats.Go(func() {
-		if len(inv.GetShims()) > 0 { // their leases have waited for it
-			s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Heartbeat{Heartbeat: &wire.Heartbeat{}}})
-		}
+		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Heartbeat{Heartbeat: &wire.Heartbeat{}}})
 		for seq := uint64(1); ; seq++ {
 			select {
 			case <-beat.C:

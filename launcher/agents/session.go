@@ -71,8 +71,7 @@ func (s *session) bring(old, parts []state.Part, full bool, cfg Config) {
 		}
 		to = append(to, phaseOf(p)...)
 	}
-	// An agent that has shown nothing has nothing to be told of.
-	if full && len(s.present) > 0 || len(desired.Set) > 0 || len(desired.Remove) > 0 {
+	if full || len(desired.Set) > 0 || len(desired.Remove) > 0 {
 		s.put(&wire.LauncherMessage{M: &wire.LauncherMessage_Desired{Desired: desired}})
 	}
 	for _, m := range to {
