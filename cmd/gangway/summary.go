@@ -65,8 +65,8 @@ func secs(s float64) string {
 }
 
 const (
-	// barWidth is how long the longest bar of a histogram is.
-	barWidth = 40
+	// histogramWidth is how long the longest bar of a histogram is.
+	histogramWidth = 40
 	// fewTimes are so few that a histogram says nothing.
 	fewTimes = 2
 )
@@ -97,9 +97,9 @@ func drawTimes(w io.Writer, buckets []batchapi.TimeBucket) {
 	for _, b := range buckets {
 		n := 0
 		if b.Count > 0 {
-			n = max(1, int(b.Count*barWidth/most))
+			n = max(1, int(b.Count*histogramWidth/most))
 		}
-		fmt.Fprintf(w, "%8s - %-8s %-*s %d\n", secs(b.From), secs(b.To), barWidth, strings.Repeat("#", n), b.Count)
+		fmt.Fprintf(w, "%8s - %-8s %-*s %d\n", secs(b.From), secs(b.To), histogramWidth, strings.Repeat("#", n), b.Count)
 	}
 }
 

@@ -220,7 +220,7 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 		if c.most <= 0 || len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
 			continue
 		}
-		room := uint64(c.most)
+		slots := uint64(c.most)
 		if w.Spec.AtOnce > 0 {
 			have := uint64(0)
 			for k := range crews {
@@ -228,11 +228,11 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 					have += uint64(crews[k].Slots)
 				}
 			}
-			if room = min(room, uint64(w.Spec.AtOnce)-min(have, uint64(w.Spec.AtOnce))); room == 0 {
+			if slots = min(slots, uint64(w.Spec.AtOnce)-min(have, uint64(w.Spec.AtOnce))); slots == 0 {
 				continue
 			}
 		}
-		give := s.cut(room, p.nodes[i].Name)
+		give := s.cut(slots, p.nodes[i].Name)
 		if len(give) == 0 {
 			if s.next == len(w.Tries) && len(s.aside) == 0 {
 				break
