@@ -37,7 +37,7 @@ func gangway() Rules {
 			{Path: "launcher/agents", May: []string{"launcher/control", "launcher/state", "launcher/job", "topology", "nodeagent/wire/..."}, External: []string{connect, protobuf}, Why: "events and wishes become messages here only"},
 			{Path: "launcher/pool", May: []string{"nodeagent/wire/link"}, External: []string{ssh, "github.com/pkg/sftp", "github.com/kevinburke/ssh_config", "github.com/skeema/knownhosts"}, Why: "it makes byte streams to nodes"},
 			{Path: "launcher/auth", External: []string{sys}, Why: "who is asking depends on nothing"},
-			{Path: "launcher/batchapi", May: []string{"launcher/job", "launcher/auth", "topology", "docs"}, Why: "Batch types meet specs here only"},
+			{Path: "launcher/batchapi", May: []string{"nodeagent/wire/sweep", "launcher/job", "launcher/auth", "topology", "docs"}, Why: "Batch types meet specs here only"},
 			{Path: "launcher/client", May: []string{"launcher/job", "launcher/auth", "launcher/sched", "launcher/batchapi", "topology"}, Why: "what the command line asks launchers with"},
 			{Path: "launcher", May: []string{"launcher/...", "nodeagent/wire", "topology"}, External: []string{"github.com/prometheus/client_golang"}, Why: "wiring"},
 

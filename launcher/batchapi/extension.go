@@ -10,12 +10,19 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // extension is the object "gangway" of a task: what Batch has no words for. A
 // field that is nil was not given. The environment setting of a field is its
 // name in capitals after GANGWAY_: GANGWAY_RANKS_PER_NODE is ranksPerNode.
 type extension struct {
+	// Sweep is what varies between elements, as package sweep has it: its values
+	// replace placeholders in the command line, the environment, workdir and, by
+	// their names in job files, in the fields of Vary.
+	Sweep *sweep.Sweep       `json:"sweep,omitempty"`
+	Vary  *map[string]string `json:"vary,omitempty"`
+
 	MPI            *string `json:"mpi,omitempty"`    // auto, mpich, intel, openmpi, msmpi, none; then the command line is the program of every rank
 	Launch         *string `json:"launch,omitempty"` // ranks or primary, if mpi leaves it open
 	Ranks          *int    `json:"ranks,omitempty"`
@@ -55,6 +62,7 @@ type extension struct {
 // readExtension reads the object "gangway".
 func readExtension(g *props) *extension {
 	e := &extension{
+		Sweep: g.optSweep("sweep"), Vary: g.optTexts("vary"),
 		MPI:    g.optEnum("mpi", "auto", "mpich", "intel", "openmpi", "msmpi", "none"),
 		Launch: g.optEnum("launch", string(job.LaunchRanks), string(job.LaunchPrimary)),
 		Ranks:  g.optNumber("ranks", job.MaxRanks), RanksPerNode: g.optNumber("ranksPerNode", job.MaxRanks),
@@ -186,6 +194,10 @@ func (e extension) merge(o extension) (extension, error) {
 // apply writes the fields that were given into a specification.
 func (e extension) apply(s *job.TaskSpec) {
 	set(&s.MPI, e.MPI)
+	set(&s.Vary, e.Vary)
+	if e.Sweep != nil {
+		s.Sweep = e.Sweep
+	}
 	set(&s.Ranks, e.Ranks)
 	set(&s.RanksPerNode, e.RanksPerNode)
 	set(&s.CoresPerRank, e.CoresPerRank)

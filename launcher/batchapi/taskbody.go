@@ -279,7 +279,7 @@ func checkSpec(s job.TaskSpec) error {
 		"gpus-per-rank": "gangway.gpusPerRank", "mem-per-rank": "gangway.memPerRank", "mpi": "gangway.mpi", "via": "gangway.via", "bind": "gangway.bind",
 		"threads": "gangway.threads", "smt": "gangway.smt", "optimize": "gangway.optimize", "no-greedy": "gangway.noGreedy", "preflight": "gangway.preflight",
 		"launch": "gangway.launch", "switches": "gangway.switches", "switches-wait": "gangway.switchesWait", "spread": "gangway.spread", "distribution": "gangway.distribution", "on-node-loss": "gangway.onNodeLoss", "kill-grace": "gangway.killGrace", "launch-deadline": "gangway.launchDeadline",
-		"range": "gangway.array", "workdir": "gangway.workdir", "exit": "exitConditions", "depends-on": "dependsOn", "priority": "gangway.priority",
+		"range": "gangway.array", "sweep": "gangway.sweep", "workdir": "gangway.workdir", "exit": "exitConditions", "depends-on": "dependsOn", "priority": "gangway.priority",
 		"backoff": "gangway.backoff", "backoff-max": "gangway.backoffMax", "signal": "gangway.signal",
 	}
 	f := invalidProperty("", "", "")
