@@ -149,7 +149,8 @@ func TestOtherUser(t *testing.T) {
 				a.shims[id].send(&wire.ToShim{Id: id, M: &wire.ToShim_Launch{Launch: &wire.Launch{}}})
 			case f.GetResult() != nil:
 				result = f.GetResult()
-				spooled, _, err := a.readSpool(d.spoolOf(a.shims[id].e), id)
+				recs, err := a.readSpool(d.spoolOf(a.shims[id].e), id)
+				spooled := lastResult(recs)
 				if err != nil || spooled.GetExitCode() != result.GetExitCode() {
 					t.Errorf("spool: %v, %v", spooled, err)
 				}

@@ -134,6 +134,9 @@ func (d Dir) file(q *wire.FileRequest, r *wire.FileReply) error {
 		return err
 	}
 	defer tasks.Close()
+	if done, err := packedFile(tasks, q, r); done {
+		return err
+	}
 	in, err := placeOf(tasks, p)
 	if err != nil {
 		return err

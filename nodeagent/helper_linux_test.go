@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 
+	shimmain "gangway/nodeagent/shim"
 	"gangway/nodeagent/spool"
 	"gangway/nodeagent/wire"
 	"gangway/nodeagent/wire/link"
@@ -27,9 +28,16 @@ import (
 
 // The tests' own program plays the shims, and the agents that are killed.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == shimmain.RankName {
+		os.Exit(shimmain.RankMain(os.Args, os.Environ()))
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "shim":
+			if os.Getenv(realShims) != "" {
+				realShim()
+				return
+			}
 			fakeShim()
 			return
 		case "agent":

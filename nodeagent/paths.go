@@ -152,6 +152,9 @@ type entry struct {
 	Leased  bool   `json:"leased"`
 	Spool   string `json:"spool,omitempty"` // directory, of a user other than the agent's
 
+	Crew     int    `json:"crew,omitempty"`     // slots; 0: it is none
+	Returned []byte `json:"returned,omitempty"` // of a crew found dead: the block (wire.Block) that gives back what it never began
+
 	TaskDir   string        `json:"task_dir,omitempty"`  // in the task root; "": none
 	Retention time.Duration `json:"retention,omitempty"` // of TaskDir after the end; 0: for ever
 }

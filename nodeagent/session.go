@@ -221,7 +221,7 @@ func (a *agent) handle(s *session, m *wire.LauncherMessage) {
 		switch {
 		case sh != nil && sh.e.Cluster == s.cluster:
 			sh.send(m.ToShim)
-			if !sh.cleared.IsZero() && sh.forget {
+			if !sh.cleared.IsZero() && (sh.forget || m.ToShim.GetBlockAck() != nil && len(sh.blocks) == 0) {
 				a.report(sh)
 			}
 		case sh == nil && (m.ToShim.GetEnd() != nil || m.ToShim.GetForget() != nil):

@@ -27,7 +27,9 @@ type shim struct {
 	gen     int             // counts connections: news of an older one is dropped
 	dialing bool            // a fresh connection is being made
 	pending []*wire.Frame   // to be sent on it
-	orders  [3]*wire.ToShim // the last of each kind, see orderOf
+	orders  [4]*wire.ToShim // the last of each kind, see orderOf
+	blocks  []*wire.Block   // of a dead crew, which the launcher has not acknowledged
+	acked   uint64          // number of the last block that it has
 	seen    *wire.Result    // as it told it; nil: not yet
 	removed bool            // the launcher wants it gone
 	forget  bool            // the launcher has its result
@@ -54,8 +56,10 @@ func orderOf(m *wire.ToShim) int {
 		return 0
 	case m.GetEnd() != nil:
 		return 1
-	case m.GetForget() != nil: // last: one that runs on is ended before
+	case m.GetForget() != nil: // one that runs on is ended before
 		return 2
+	case m.GetWork() != nil:
+		return 3
 	}
 	return -1
 }
@@ -64,6 +68,7 @@ func (sh *shim) send(m *wire.ToShim) {
 	if m.GetForget() != nil {
 		sh.forget = true
 	}
+	sh.ack(m.GetBlockAck().GetSeq())
 	kind := orderOf(m)
 	if kind >= 0 {
 		sh.orders[kind] = m
@@ -230,6 +235,7 @@ func (a *agent) start(s *session, as *wire.Assignment) {
 		NodeDir: as.GetNodeDir(), CPUs: as.GetCpus(), Memory: as.GetMemoryBytes(), Shared: as.GetShared(), GPUs: as.GetGpus(),
 		Who: fmt.Sprintf("job %s task %s of %s", as.GetJob(), as.GetTask(), s.who), Session: as.GetSession(), Leased: as.GetLeased(),
 	}
+	e.Crew = int(as.GetCrew().GetSlots())
 	if !as.GetPlanOnly() {
 		e.TaskDir, e.Retention = as.GetTaskDir(), retentionOf(as)
 	}

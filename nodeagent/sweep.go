@@ -63,7 +63,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 	sh.exited = true
 	a.disturbed()
 	sh.disconnect()
-	e, spoolDir := sh.e, a.dir.spoolOf(sh.e)
+	e, spoolDir, told := sh.e, a.dir.spoolOf(sh.e), sh.orders[3].GetWork()
 	var spared []int
 	if !clean {
 		a.sweeping++
@@ -77,8 +77,14 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			_ = os.RemoveAll(e.NodeDir)
 			_ = proc.RemoveSharedMemory(proc.SharedMemoryDir(e.NodeDir))
 			_ = proc.RemoveGroups(filepath.Base(e.NodeDir))
+			removeCrewGroups(e)
 		}
-		res, spooled, err := a.readSpool(spoolDir, e.ID)
+		recs, err := a.readSpool(spoolDir, e.ID)
+		res, spooled := lastResult(recs), len(recs) > 0
+		var blocks []*wire.Block
+		if e.Crew > 0 && err == nil && !clean {
+			blocks, e.Returned, err = recoverCrew(recs, told, e.Returned, res == nil)
+		}
 		a.retain(e)
 		a.post(func(a *agent) {
 			// A shim writes that it starts its program before it says so.
@@ -96,7 +102,14 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			if res == nil {
 				sh.unread = err
 			}
-			sh.cleared, sh.result, sh.how = time.Now(), res, how
+			sh.cleared, sh.result, sh.how, sh.blocks = time.Now(), res, how, blocks
+			if len(e.Returned) > len(sh.e.Returned) {
+				sh.e.Returned = e.Returned
+				if err := a.dir.save(sh.e); err != nil {
+					a.cfg.Log.Warn("what a dead crew gives back is not in the registry", "id", e.ID, "err", err)
+				}
+			}
+			sh.ack(sh.acked)
 			if serr != nil {
 				sh.how += "; " + serr.Error()
 			}
@@ -113,13 +126,17 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 func (a *agent) report(sh *shim) {
 	s := a.of(sh.e.Cluster)
 	if !sh.forget && !sh.removed {
-		if s == nil && (sh.result != nil || !sh.e.Session) {
+		if s == nil && (sh.result != nil || len(sh.blocks) > 0 || !sh.e.Session) {
 			return // for the launcher's return
 		}
+		sh.tellBlocks(s)
 		if sh.result != nil {
 			s.send(&wire.AgentMessage{M: &wire.AgentMessage_FromShim{FromShim: &wire.FromShim{
 				Id: sh.e.ID, Name: sh.name(), M: &wire.FromShim_Result{Result: sh.result}}}})
 			return // until it is told to forget it
+		}
+		if len(sh.blocks) > 0 {
+			return // until the last is acknowledged
 		}
 	}
 	_ = spool.Remove(a.dir.spoolOf(sh.e), sh.e.ID)
@@ -169,20 +186,19 @@ const (
 	readPause = 200 * time.Millisecond
 )
 
-// readSpool returns the result in a shim's spool, nil when there is none, and
-// whether there is any record.
-func (a *agent) readSpool(dir, id string) (res *wire.Result, spooled bool, err error) {
+// readSpool returns the records in a shim's spool.
+func (a *agent) readSpool(dir, id string) ([]*wire.Frame, error) {
 	for try := 1; ; try++ {
 		recs, err := spool.Read(dir, id)
 		if err == nil {
-			return lastResult(recs), len(recs) > 0, nil
+			return recs, nil
 		}
 		if try == readTries {
-			return nil, false, err
+			return nil, err
 		}
 		select {
 		case <-a.done:
-			return nil, false, err
+			return nil, err
 		case <-time.After(readPause):
 		}
 	}

@@ -235,12 +235,15 @@ func (a *agent) serve(ctx context.Context, conn net.Conn) (ok bool) {
 	}
 	defer cancel() // before the sender is waited for
 	names := map[string]*wire.Assignment{}
+	crews := map[string]*crew{}
 	for {
 		m, err := stream.Receive()
 		if err != nil {
 			return true
 		}
-		a.answer(out, names, m)
+		if !work(out, names, crews, m) {
+			a.answer(out, names, m)
+		}
 	}
 }
 

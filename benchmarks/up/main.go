@@ -4,7 +4,8 @@
 //   - memory with many nodes, and the time until all have a session;
 //   - the processor's time of their heartbeats and usage samples;
 //   - the storm of their return after the launcher was killed;
-//   - tasks run to their end, and listed by pages with filters over HTTP.
+//   - tasks run to their end, and listed by pages with filters over HTTP;
+//   - the elements of an array, given to crews that end each at once (-elements).
 //
 // It prints Markdown. The agents' side runs in this process, on the same machine.
 package main
@@ -32,6 +33,8 @@ func run() error {
 	nodes := flag.Int("nodes", 1000, "simulated nodes")
 	tasks := flag.Int("tasks", 10_000, "tasks of the job that is listed")
 	quiet := flag.Duration("quiet", time.Minute, "how long heartbeats are measured")
+	elements := flag.Int("elements", 0, "elements of an array to run, and nothing of the rest but the nodes")
+	queued := flag.Int("queued", 0, "elements of a second array, which waits behind it")
 	recorded := flag.String("recorded", "", "tar.bz2 of a recorded machine's /sys and /proc, that all nodes are (default: this machine)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -55,8 +58,10 @@ func run() error {
 	}
 	defer l.kill()
 	row("launcher without nodes, resident", mib(l.rss()))
-	if err := idleAgent(ctx, l, dir, *quiet); err != nil {
-		return fmt.Errorf("the idle agent: %w", err)
+	if *elements == 0 {
+		if err := idleAgent(ctx, l, dir, *quiet); err != nil {
+			return fmt.Errorf("the idle agent: %w", err)
+		}
 	}
 	f := &fleet{l: l, node: node, dir: filepath.Join(dir, "nodes")}
 	begin := time.Now()
@@ -69,6 +74,9 @@ func run() error {
 	defer end()
 	if err := storm(life, l, f, "first sessions", func() { f.connect(life) }); err != nil {
 		return err
+	}
+	if *elements > 0 {
+		return array(ctx, l, *elements, *queued)
 	}
 	cpu, at := l.cpu(), time.Now()
 	select {

@@ -42,6 +42,7 @@ func gangway() Rules {
 			{Path: "launcher", May: []string{"launcher/...", "nodeagent/wire", "topology"}, External: []string{"github.com/prometheus/client_golang"}, Why: "wiring"},
 
 			{Path: "nodeagent/wire", Pure: true, May: []string{"topology"}, External: []string{protobuf}, Why: "the language between launcher and agent"},
+			{Path: "nodeagent/wire/sweep", Pure: true, Why: "launcher and node fill in an element alike"},
 			{Path: "nodeagent/wire/wireconnect", May: []string{"nodeagent/wire"}, External: []string{connect}, Why: "the generated service"},
 			{Path: "nodeagent/wire/link", May: []string{"nodeagent/wire"}, External: []string{protobuf, connect, "golang.org/x/net"}, Why: "connections between gangway's processes"},
 			{Path: "nodeagent/proc", May: []string{"topology"}, External: []string{sys}, Why: "spawn, bind, limit, kill, reap"},

@@ -274,3 +274,30 @@ func BenchmarkCrewBlock(b *testing.B) {
 		lo += n
 	}
 }
+
+// BenchmarkPlanCrews is the cost of a plan with 64 crews that run, of which one
+// is to be given more, and ten million elements that wait.
+func BenchmarkPlanCrews(b *testing.B) {
+	w, task := millions(b, job.MaxArray)
+	if _, err := w.c.Apply(Event{At: w.now, What: Placed{Place: w.planOnly()}}); err != nil {
+		b.Fatal(err)
+	}
+	for _, a := range w.c.tasks[task].live {
+		if _, err := w.c.Apply(Event{At: w.now, What: ShimStarted{ID: a.ID, Node: a.Parts[0].Node}}); err != nil {
+			b.Fatal(err)
+		}
+		a.pace = pace{done: 1 << 30, rate: 20_000, news: w.now}
+	}
+	d := sched.Plan(w.now, w.c.View(), sched.Policy{})
+	if _, err := w.c.Apply(Event{At: w.now, What: Placed{Orders: d.Orders}}); err != nil || len(d.Orders) != 64 {
+		b.Fatal(err, len(d.Orders))
+	}
+	one := w.c.tasks[task].live[0]
+	one.Crew.Open = one.Crew.Open[:1]
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := sched.Plan(w.now, w.c.View(), sched.Policy{}); len(d.Orders) != 1 {
+			b.Fatal(len(d.Orders))
+		}
+	}
+}

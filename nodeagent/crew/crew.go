@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -105,6 +106,7 @@ type element struct {
 type slotState struct {
 	Slot
 	queue  []*element
+	due    time.Time // when the first one's time is over; zero: it has no limit
 	memory *memoryGroup
 }
 
@@ -142,8 +144,7 @@ type Crew struct {
 	started  bool
 	stopping *wire.Failure // why all is being ended; nil: it is not
 	killed   bool
-	limits   []deadline // of elements that run, in order
-	graces   []deadline // of those that were asked to end
+	graces   []deadline // of elements that were asked to end, in order
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
 	held     time.Time
@@ -293,51 +294,9 @@ func (w *Crew) run() {
 		}
 		w.clock(time.Now())
 		w.refill()
+		w.scratch.mark()
 		w.finishIfDone()
 	}
-}
-
-// clock does what is due, and sets the timer for what comes next.
-func (w *Crew) clock(now time.Time) {
-	next := time.Hour
-	soon := func(at time.Time) { next = min(next, max(at.Sub(now), time.Millisecond)) }
-	for len(w.limits) > 0 {
-		d := w.limits[0]
-		if d.at.After(now) {
-			soon(d.at)
-			break
-		}
-		w.limits = w.limits[1:]
-		e := w.flight[d.tag]
-		if e == nil || e.stop != nil {
-			continue
-		}
-		e.stop = &wire.Failure{Code: wire.FailureCode_FAILURE_TIME_LIMIT, Node: w.c.Node, Message: fmt.Sprintf("the time limit of %v is over", w.c.TimeLimit)}
-		w.spawner.Signal(e.slot, e.tag, int(syscall.SIGTERM))
-		w.graces = append(w.graces, deadline{e.tag, now.Add(w.c.KillGrace)})
-	}
-	for len(w.graces) > 0 {
-		d := w.graces[0]
-		if d.at.After(now) {
-			soon(d.at)
-			break
-		}
-		w.graces = w.graces[1:]
-		if e := w.flight[d.tag]; e != nil && !w.spawner.Signal(e.slot, e.tag, int(syscall.SIGKILL)) {
-			w.graces = append(w.graces, deadline{e.tag, now.Add(20 * time.Millisecond)}) // it is just being started, or has ended
-		}
-	}
-	if len(w.flight) > 0 {
-		if now.Sub(w.strays) >= strayPause {
-			w.strays = now
-			w.killStrays(proc.Children())
-		}
-		soon(w.strays.Add(strayPause))
-	}
-	if !w.held.IsZero() {
-		soon(w.held)
-	}
-	w.tick.Reset(next)
 }
 
 // ended takes the ends of elements.
@@ -357,12 +316,7 @@ func (w *Crew) ended(ends []Ended) {
 		}
 		delete(w.flight, x.Tag)
 		s := w.slots[e.slot]
-		for i, o := range s.queue {
-			if o == e {
-				s.queue = append(s.queue[:i], s.queue[i+1:]...)
-				break
-			}
-		}
+		s.queue = slices.DeleteFunc(s.queue, func(o *element) bool { return o == e })
 		left := len(kept) > 0
 		if x.Pid > 0 && proc.KillGroup(x.Pid) {
 			left = true
@@ -414,14 +368,6 @@ func (w *Crew) resultOf(e *element, x Ended, left bool) *result {
 		w.scratch.back(e.scratch)
 	}
 	return r
-}
-
-// arm notes the deadline of the element that a slot runs now.
-func (w *Crew) arm(s *slotState, now time.Time) {
-	if len(s.queue) == 0 || w.c.TimeLimit <= 0 {
-		return
-	}
-	w.limits = append(w.limits, deadline{s.queue[0].tag, now.Add(w.c.TimeLimit)})
 }
 
 // end is End's.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -226,7 +225,7 @@ func hintOf(err error) string {
 
 // lastOf is the last line that is not blank of what was written, at most lastLine
 // bytes of it.
-func lastOf(f *os.File, size int64) string {
+func lastOf(f io.ReaderAt, size int64) string {
 	b := make([]byte, min(size, 4*lastLine))
 	n, _ := f.ReadAt(b, size-int64(len(b)))
 	b = bytes.TrimRight(b[:n], " \t\r\n\x00")

@@ -32,6 +32,9 @@ func (s set) add(attempt uint32, lo, hi uint64) {
 }
 
 func (s set) remove(attempt uint32, lo, hi uint64) {
+	if lo >= hi {
+		return
+	}
 	list := s[attempt]
 	i := sort.Search(len(list), func(i int) bool { return list[i].hi > lo })
 	j := i

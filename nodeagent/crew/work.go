@@ -225,8 +225,12 @@ func (w *Crew) refill() {
 		}
 		w.spawner.Start(x.e.slot, x.e.tag, x.c)
 	}
-	if len(starts) > 0 && w.c.TimeLimit > 0 {
-		w.tick.Reset(min(w.c.TimeLimit, time.Second)) // clock sets it right
+	if len(starts) > 0 {
+		first := strayPause
+		if w.c.TimeLimit > 0 {
+			first = min(first, w.c.TimeLimit)
+		}
+		w.tick.Reset(first) // clock knows better when it comes round
 	}
 	w.take(failed)
 }
@@ -242,10 +246,6 @@ func (w *Crew) next(slot int, sc *scratch) *element {
 	}
 	sc.index, sc.attempt, sc.busy = e.index, e.attempt, true
 	return e
-}
-
-func sortDeadlines(list []deadline) {
-	slices.SortFunc(list, func(a, b deadline) int { return a.at.Compare(b.at) })
 }
 
 // layout says where a command's texts are.

@@ -73,6 +73,11 @@ func helper(mode string, args []string) {
 		}
 		<-stop
 		fmt.Println("done")
+	case "slots": // a process in a slot
+		s, err := NewForker().NewSlots(1, func([]SlotEnd) {})
+		fail(err)
+		s.Start(0, 1, SlotCommand{Path: "/bin/sh", Argv: []string{"sh", "-c", "echo $$; exec sleep 1000"}, Stdout: os.Stdout})
+		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "nursery": // children from a forker and from a thread that ends
 		f := NewForker()
 		p, err := f.Start(Cmd{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, KillWithParent: true})

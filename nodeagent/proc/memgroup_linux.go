@@ -114,6 +114,9 @@ func (g *MemoryGroup) OOMKills() (uint64, error) {
 	return 0, nil
 }
 
+// Open opens the group's directory, for SlotCommand.Cgroup.
+func (g *MemoryGroup) Open() (*os.File, error) { return os.Open(g.dir) }
+
 // Close removes the group. Its processes must have ended: those that the kernel
 // has not quite taken away are waited for up to a second.
 func (g *MemoryGroup) Close() error {

@@ -199,3 +199,6 @@ func (g *MemoryGroup) OOMKills() (uint64, error) { return 0, unsupported("memory
 
 // ResetPeak answers an error.
 func (g *MemoryGroup) ResetPeak() error { return unsupported("memory groups") }
+
+// Open answers an error.
+func (g *MemoryGroup) Open() (*os.File, error) { return nil, unsupported("memory groups") }

@@ -29,6 +29,9 @@ type command struct {
 	status uint32
 	count  uint32 // of steps
 
+	stdout, stderr       int32 // descriptors here
+	stdoutEnd, stderrEnd int64 // lseek's result
+
 	begin, finish unix.Timespec // CLOCK_MONOTONIC
 	usage         unix.Rusage
 	clone         cloneArgs
@@ -88,12 +91,13 @@ const onlyGo = ^uint64(0)
 
 // prepare writes the steps of n.cmd. It says false where the Forker must start
 // it, or say why that can't be.
-func (n *command) prepare(null *os.File, self int) bool {
+func (n *command) prepare(s *Slots) bool {
 	c := &n.cmd
 	if !n.texts() {
 		return false
 	}
 	n.live, n.errno, n.pid, n.count = 1, 0, 0, 0
+	n.stdout, n.stderr = fdOf(c.Stdout), fdOf(c.Stderr)
 	n.clone = cloneArgs{
 		flags:      unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID,
 		childTID:   uint64(uintptr(unsafe.Pointer(&n.live))),
@@ -102,14 +106,14 @@ func (n *command) prepare(null *os.File, self int) bool {
 	}
 	n.step(stepSetup, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0)
 	n.step(stepSetup, unix.SYS_GETPPID, 0, 0, 0, 0)
-	n.steps[n.count-1].want = uintptr(self)
+	n.steps[n.count-1].want = uintptr(s.self)
 	n.step(stepSetup, unix.SYS_SETPGID, 0, 0, 0, 0)
 	if c.Cgroup != nil {
-		n.enterCgroup(c.Cgroup.Fd())
+		n.enterCgroup(c.Cgroup.Fd(), s.into)
 	}
 	for i, f := range []*os.File{c.Stdin, c.Stdout, c.Stderr} {
 		if f == nil {
-			f = null
+			f = s.null
 		}
 		fd := f.Fd()
 		switch {
@@ -131,6 +135,14 @@ func (n *command) prepare(null *os.File, self int) bool {
 	return true
 }
 
+// fdOf is a file's descriptor, or -1 without one.
+func fdOf(f *os.File) int32 {
+	if f == nil {
+		return -1
+	}
+	return int32(f.Fd())
+}
+
 func (n *command) step(what stepKind, trap, a, b, c, d uintptr) {
 	n.steps[n.count] = step{trap: trap, a: a, b: b, c: c, d: d}
 	n.what[n.count] = what
@@ -139,9 +151,9 @@ func (n *command) step(what stepKind, trap, a, b, c, d uintptr) {
 
 // enterCgroup has the process start in a group of version 2 where the kernel can
 // (5.7), and else enter it by itself.
-func (n *command) enterCgroup(fd uintptr) {
+func (n *command) enterCgroup(fd uintptr, into bool) {
 	var fs unix.Statfs_t
-	if unix.Fstatfs(int(fd), &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC && hasCloneIntoCgroup() {
+	if into && unix.Fstatfs(int(fd), &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		n.clone.flags |= unix.CLONE_INTO_CGROUP
 		n.clone.cgroup = uint64(fd)
 		return
@@ -200,7 +212,6 @@ func (n *command) early() bool { return atomic.LoadUint32(&n.live) != 0 }
 // free makes a command that is in no list ready for another start.
 func (n *command) free(s *Slots) {
 	n.next.Store(nil)
-	n.state.Store(queued)
 	n.cmd, n.st, n.err, n.slow, n.tries = SlotCommand{}, Status{}, nil, false, 0
 	if cap(n.text) <= 64<<10 { // one giant is not kept
 		s.spare.Put(n)
@@ -208,7 +219,8 @@ func (n *command) free(s *Slots) {
 }
 
 func (n *command) fail(err error) {
-	n.err, n.pid, n.finish = err, 0, monotonic()
+	n.err, n.finish = err, monotonic()
+	atomic.StoreInt32(&n.pid, 0)
 	n.state.Store(ended)
 }
 
@@ -261,11 +273,13 @@ func monotonic() (ts unix.Timespec) {
 // end is what the callback gets.
 func (n *command) end(slot int, now time.Time, mono int64) SlotEnd {
 	e := SlotEnd{Slot: slot, Tag: n.tag, Pid: int(n.pid), Err: n.err,
+		StdoutEnd: max(n.stdoutEnd, -1), StderrEnd: max(n.stderrEnd, -1),
 		Start: now.Add(time.Duration(n.begin.Nano() - mono)),
 		End:   now.Add(time.Duration(n.finish.Nano() - mono)),
 	}
 	switch {
 	case e.Err != nil:
+		e.StdoutEnd, e.StderrEnd = -1, -1
 		return e
 	case n.slow:
 		e.Status = n.st

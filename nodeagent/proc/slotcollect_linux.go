@@ -72,6 +72,7 @@ func (s *Slots) take(batch []SlotEnd) []SlotEnd {
 			if st != ended && st != skipped {
 				break
 			}
+			_ = l.entries.Load()
 			if st == ended {
 				batch = append(batch, n.end(l.index, now, mono))
 			}

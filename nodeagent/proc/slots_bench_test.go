@@ -16,20 +16,25 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gangway/topology"
 )
 
 // BenchmarkSlots prints how many /bin/true a second slots run, and the ratio
-// to a loop of posix_spawn in C with as many threads (testdata/spawnloop.c),
+// to a loop of posix_spawn in C with as many processes (testdata/spawnloop.c),
 // measured in turns: medians, and the smallest and largest ratio of a pair. The
 // loop does nothing but start and wait; of "all" it does what slots do but
 // for the affinity. Slots do everything: affinity, 30 variables, a directory, a
 // process group, usage, and for the output two files a task ("files"), or two a
-// slot ("packed").
+// slot ("packed"); "forker" is "files" without the assembly.
 //
 //	go test -run - -bench Slots -benchtime 1x ./nodeagent/proc
 //
-// SPAWN_TASKS and SPAWN_ROUNDS say how long.
+// The cpu time of the programs and of what starts them is compared, too: it does
+// not depend on who else uses the machine as much as the rate does.
+//
+// SPAWN_TASKS and SPAWN_ROUNDS say how long, SPAWN_PROGRAM what to run.
 func BenchmarkSlots(b *testing.B) {
 	tasks, rounds := benchNumber(b, "SPAWN_TASKS", 2000), benchNumber(b, "SPAWN_ROUNDS", 5)
 	program := "/bin/true"
@@ -37,7 +42,7 @@ func BenchmarkSlots(b *testing.B) {
 		program = p
 	}
 	loop := filepath.Join(b.TempDir(), "spawnloop")
-	if out, err := exec.Command("cc", "-O2", "-pthread", "-o", loop, "testdata/spawnloop.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O2", "-Wall", "-o", loop, "testdata/spawnloop.c").CombinedOutput(); err != nil {
 		b.Skipf("no C compiler to measure against: %v %s", err, out)
 	}
 	var env []string
@@ -47,33 +52,38 @@ func BenchmarkSlots(b *testing.B) {
 	for _, slots := range []int{1, 2, 4} {
 		b.Run(fmt.Sprintf("slots=%d", slots), func(b *testing.B) {
 			for b.Loop() {
-				measured := map[string][]float64{}
+				measured, cost := map[string][]float64{}, map[string][]float64{}
 				for range rounds {
-					for _, how := range []string{"c", "c all", "files", "packed"} {
+					for _, how := range []string{"c", "c all", "files", "packed", "forker"} {
 						dir := b.TempDir()
-						rate := 0.0
+						rate, before := 0.0, cpuTime(b)
 						switch how {
 						case "c":
 							rate = spawnLoop(b, env, loop, tasks, slots, "-", program)
 						case "c all":
 							rate = spawnLoop(b, env, loop, tasks, slots, dir, program)
 						default:
-							rate = slotRate(b, slots, tasks, SlotCommand{Path: program, Env: env, Dir: dir}, how == "packed")
+							rate = slotRate(b, slots, tasks, SlotCommand{Path: program, Env: env, Dir: dir}, how)
 						}
 						measured[how] = append(measured[how], rate)
+						cost[how] = append(cost[how], float64((cpuTime(b)-before).Microseconds())/float64(tasks))
 					}
 				}
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(median(measured["c"]), "c/s")
-				for _, how := range []string{"c all", "files", "packed"} {
-					ratios := make([]float64, rounds)
+				b.Logf("%d slots, c: %.0f a second, %.0f µs a task", slots, median(measured["c"]), median(cost["c"]))
+				for _, how := range []string{"c all", "files", "packed", "forker"} {
+					ratios, costs := make([]float64, rounds), make([]float64, rounds)
 					for i := range ratios {
 						ratios[i] = measured[how][i] / measured["c"][i]
+						costs[i] = cost["c"][i] / cost[how][i]
 					}
 					name := strings.ReplaceAll(how, " ", "-")
 					b.ReportMetric(median(measured[how]), name+"/s")
 					b.ReportMetric(median(ratios), name+"-ratio")
-					b.Logf("%d slots, %s: ratio %.3f (%.3f to %.3f)", slots, how, median(ratios), slices.Min(ratios), slices.Max(ratios))
+					b.ReportMetric(median(costs), name+"-cpu-ratio")
+					b.Logf("%d slots, %-6s rate %.2f of the loop's (%.2f to %.2f); tasks for its cpu time %.2f (%.2f to %.2f), %.0f µs a task", slots, how,
+						median(ratios), slices.Min(ratios), slices.Max(ratios), median(costs), slices.Min(costs), slices.Max(costs), median(cost[how]))
 				}
 			}
 		})
@@ -86,6 +96,19 @@ func benchNumber(b *testing.B, name string, or int) int {
 		b.Fatalf("%s=%q: want a number", name, os.Getenv(name))
 	}
 	return n
+}
+
+// cpuTime is what this process and the children it has waited for have used.
+func cpuTime(b *testing.B) time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var ru unix.Rusage
+		if err := unix.Getrusage(who, &ru); err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	}
+	return sum
 }
 
 func median(f []float64) float64 {
@@ -108,7 +131,7 @@ func spawnLoop(b *testing.B, env []string, loop string, tasks, workers int, dir,
 }
 
 // slotRate keeps up to 32 commands queued in each slot.
-func slotRate(b *testing.B, slots, tasks int, c SlotCommand, packed bool) float64 {
+func slotRate(b *testing.B, slots, tasks int, c SlotCommand, how string) float64 {
 	f := NewForker()
 	defer f.Close()
 	f.StartReaper()
@@ -135,7 +158,7 @@ func slotRate(b *testing.B, slots, tasks int, c SlotCommand, packed bool) float6
 		}
 		sent++
 		tag, key := uint64(sent), uint64(sent)
-		if packed {
+		if how == "packed" {
 			key = uint64(tasks + 1 + slot)
 		}
 		w, ok := open[key]
@@ -148,7 +171,7 @@ func slotRate(b *testing.B, slots, tasks int, c SlotCommand, packed bool) float6
 		n.CPUs = topology.NewCPUSet(all[slot%len(all)])
 		s.Start(slot, tag, n)
 	}
-	s, err = f.NewSlots(slots, func(ends []SlotEnd) {
+	s, err = f.newSlots(slots, func(ends []SlotEnd) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range ends {
@@ -164,7 +187,7 @@ func slotRate(b *testing.B, slots, tasks int, c SlotCommand, packed bool) float6
 				close(done)
 			}
 		}
-	})
+	}, how != "forker")
 	if err != nil {
 		b.Fatal(err)
 	}

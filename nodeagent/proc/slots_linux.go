@@ -33,6 +33,7 @@ type Slots struct {
 	null   *os.File
 	self   int  // this process's id
 	fast   bool // in assembly
+	into   bool // the kernel has CLONE_INTO_CGROUP
 	spare  sync.Pool
 
 	// waited is not zero while the collector sleeps without a clock: the next end
@@ -49,6 +50,12 @@ type slot struct {
 	all   *Slots
 	index int
 	wake  chan struct{} // of the thread
+
+	// entries counts the thread's ways into the assembly. Stored before, and loaded
+	// by the collector after a command's state, it orders what the thread has read
+	// in Go before the command's next use; the processor's order would do, but the race
+	// detector does not see what the assembly stores.
+	entries atomic.Uint64
 
 	mu      sync.Mutex // of what follows; commands leave the list only under it
 	head    *command   // the last that the collector has taken
@@ -99,7 +106,8 @@ func (f *Forker) newSlots(n int, ended func([]SlotEnd), fast bool) (*Slots, erro
 	if err != nil {
 		return nil, fmt.Errorf("slots to start programs in: %w", err)
 	}
-	s := &Slots{forker: f, ended: ended, null: null, self: os.Getpid(), kick: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Slots{forker: f, ended: ended, null: null, self: os.Getpid(), into: hasCloneIntoCgroup(),
+		kick: make(chan struct{}, 1), done: make(chan struct{})}
 	s.spare.New = func() any { return new(command) }
 	s.fast = fast && s.try()
 	var threads sync.WaitGroup
@@ -147,7 +155,7 @@ func (s *Slots) Start(slot int, tag uint64, c SlotCommand) {
 	l := s.slots[slot]
 	n := s.spare.Get().(*command)
 	n.tag, n.cmd = tag, c
-	fast := s.fast && n.prepare(s.null, s.self)
+	fast := s.fast && n.prepare(s)
 	l.mu.Lock()
 	if l.closing {
 		l.mu.Unlock()
@@ -160,6 +168,7 @@ func (s *Slots) Start(slot int, tag uint64, c SlotCommand) {
 	if n.bound = l.bound; !fast {
 		n.bound = onlyGo
 	}
+	n.state.Store(queued) // the thread that comes upon it loads this before anything else
 	l.tail.next.Store(n)
 	l.tail = n
 	wake := l.parked
@@ -209,6 +218,7 @@ func (l *slot) run(at *command) {
 		}
 		switch {
 		case n.bound == bound:
+			l.entries.Add(1)
 			if at = enter(at, bound, &l.all.waited); at.state.Load() == failed {
 				at = again(at)
 			}
@@ -292,6 +302,9 @@ func (l *slot) slow(n *command) {
 		runtime.Gosched()
 	}
 	if err == nil {
+		_ = unix.Kill(-p.pid, unix.SIGKILL) // the rest of its group
+		n.stdoutEnd, _ = unix.Seek(int(fdOf(c.Stdout)), 0, unix.SEEK_END)
+		n.stderrEnd, _ = unix.Seek(int(fdOf(c.Stderr)), 0, unix.SEEK_END)
 		n.st, err = p.Wait()
 	}
 	if err != nil {
@@ -307,7 +320,7 @@ func (l *slot) slow(n *command) {
 func (s *Slots) try() bool {
 	n, before := new(command), new(command)
 	n.cmd = SlotCommand{Path: "/", Dir: "/"}
-	if !n.prepare(s.null, s.self) {
+	if !n.prepare(s) {
 		return false
 	}
 	before.next.Store(n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -239,5 +240,167 @@ func testSlotsSignalAndDrop(t *testing.T, fast bool) {
 	_ = w.Close()
 	if n, err := r.Read(b[:]); n != 0 || err == nil { // sleep held it
 		t.Errorf("the group's other process lives: %d %v", n, err)
+	}
+}
+
+// TestSlotsSharedFile has commands of a slot append to one file: each one's part
+// is known, and what it leaves running does not write into the next one's.
+func TestSlotsSharedFile(t *testing.T) { bothWays(t, testSlotsSharedFile) }
+
+func testSlotsSharedFile(t *testing.T, fast bool) {
+	s, e := testSlots(t, 1, fast)
+	w, err := os.OpenFile(filepath.Join(t.TempDir(), "out"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	const n = 50
+	for tag := range uint64(n) {
+		c := slotSh(fmt.Sprintf("echo start %d; (sleep 1000; echo late) & echo end %d", tag, tag))
+		c.Stdout = w
+		s.Start(0, tag, c)
+	}
+	from := int64(0)
+	for _, end := range e.wait(n) {
+		b := make([]byte, end.StdoutEnd-from)
+		if _, err := w.ReadAt(b, from); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("start %d\nend %d\n", end.Tag, end.Tag); string(b) != want || end.StderrEnd != -1 {
+			t.Errorf("got %q, want %q; %+v", b, want, end)
+		}
+		from = end.StdoutEnd
+	}
+	eventually(t, "the background processes are gone", func() bool { return len(childrenNamed("sleep")) == 0 })
+}
+
+// childrenNamed are the children and adopted processes of this one that run.
+func childrenNamed(name string) []int {
+	var out []int
+	pids, _ := Descendants(os.Getpid())
+	for _, pid := range pids {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(b)) == name {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+func TestSlotsCgroup(t *testing.T) { bothWays(t, testSlotsCgroup) }
+
+func testSlotsCgroup(t *testing.T, fast bool) {
+	name := fmt.Sprintf("gangway-slots-%d", os.Getpid())
+	groups := map[string]*cgroup{}
+	for _, controller := range []string{"memory", "none"} {
+		bases, err := liveBases(name, controller)
+		if err != nil || len(bases) == 0 {
+			continue
+		}
+		b := bases[0]
+		g := &cgroup{dir: filepath.Join(b.dir, name), v2: b.v2}
+		if os.Mkdir(g.dir, 0o755) == nil {
+			defer func() {
+				if err := g.remove(); err != nil {
+					t.Error(err)
+				}
+			}()
+			groups[g.dir] = g
+		}
+	}
+	if len(groups) == 0 {
+		t.Skip("no control group can be made here")
+	}
+	s, e := testSlots(t, 1, fast)
+	for _, g := range groups {
+		dir, err := os.Open(g.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		script := "cat /proc/self/cgroup"
+		if !fast { // the process is moved after its start
+			script = "until grep " + name + " /proc/self/cgroup; do :; done"
+		}
+		n := len(e.wait(0))
+		r, w := pipe(t)
+		c := slotSh(script)
+		c.Stdout, c.Cgroup = w, dir
+		s.Start(0, 1, c)
+		s.Start(0, 2, SlotCommand{Path: "/bin/true", Cgroup: w})
+		got := e.wait(n + 2)[n:]
+		if got[0].Err != nil || got[0].Status.ExitCode != 0 {
+			t.Errorf("got %+v", got[0])
+		}
+		b := make([]byte, 64<<10)
+		if n, _ := r.Read(b); !strings.Contains(string(b[:n]), name) {
+			t.Errorf("the process was in\n%s", b[:n])
+		}
+		var se *StartError
+		if !errors.As(got[1].Err, &se) || !strings.Contains(se.Error(), "control group") && !strings.Contains(se.Error(), "cgroup") {
+			t.Errorf("no directory of a group: %v", got[1].Err)
+		}
+	}
+}
+
+// TestSlotsBusyProgram starts a program while it is written.
+func TestSlotsBusyProgram(t *testing.T) { bothWays(t, testSlotsBusyProgram) }
+
+func testSlotsBusyProgram(t *testing.T, fast bool) {
+	s, e := testSlots(t, 1, fast)
+	prog, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, closed := range []bool{true, false} {
+		w, err := os.OpenFile(filepath.Join(t.TempDir(), "true"), os.O_CREATE|os.O_WRONLY, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if _, err := w.Write(prog); err != nil {
+			t.Fatal(err)
+		}
+		s.Start(0, 1, SlotCommand{Path: w.Name()})
+		s.Start(0, 2, slotSh("exit 3"))
+		if closed {
+			_ = w.Close()
+		}
+		got := e.wait(2*i + 2)[2*i:]
+		if closed && got[0].Err != nil || !closed && !errors.Is(got[0].Err, unix.ETXTBSY) || got[1].Status.ExitCode != 3 {
+			t.Errorf("closed %v: %+v", closed, got)
+		}
+	}
+}
+
+// TestSlotsDieWithParent kills a process that has slots.
+func TestSlotsDieWithParent(t *testing.T) {
+	p, _, line := talk(t, self("slots"))
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(9); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the slot's process dies", func() bool {
+		st, err := readStat(pid)
+		return err != nil || st.state == 'Z'
+	})
+}
+
+func TestSlotsClose(t *testing.T) { bothWays(t, testSlotsClose) }
+
+func testSlotsClose(t *testing.T, fast bool) {
+	s, e := testSlots(t, 2, fast)
+	for tag := range uint64(20) {
+		s.Start(int(tag%2), tag, slotSh("exit 1"))
+	}
+	s.Close()
+	s.Close()
+	if len(e.all) != 20 {
+		t.Errorf("%d ends of 20 when it is closed", len(e.all))
+	}
+	if _, err := s.forker.NewSlots(0, e.take); err == nil {
+		t.Error("no slots were made")
 	}
 }

@@ -4,8 +4,10 @@
 #include "textflag.h"
 
 // Numbers of the x86-64 kernel's syscall_64.tbl.
+#define SYS_lseek         8
 #define SYS_sched_yield   24
 #define SYS_wait4         61
+#define SYS_kill          62
 #define SYS_clock_gettime 228
 #define SYS_exit_group    231
 #define SYS_waitid        247
@@ -15,6 +17,8 @@
 #define P_PID           1
 #define WEXITED_WNOWAIT 0x01000004
 #define EINTR           4
+#define SIGKILL         9
+#define SEEK_END        2
 
 // func walk(at *command, bound uint64, waited *atomic.Uint32) (last *command)
 //
@@ -78,10 +82,30 @@ hold:
 	MOVL	$const_reaping, CX
 	LOCK
 	CMPXCHGL	CX, command_state(BX)
-	JEQ	reap
+	JEQ	rest
 	MOVL	$SYS_sched_yield, AX
 	SYSCALL
 	JMP	hold
+
+	// The rest of its group; the group's number is taken as long as it is a zombie.
+rest:
+	MOVL	$SYS_kill, AX
+	MOVQ	R13, DI
+	NEGQ	DI
+	MOVL	$SIGKILL, SI
+	SYSCALL
+	MOVL	$SYS_lseek, AX
+	MOVLQSX	command_stdout(BX), DI
+	XORL	SI, SI
+	MOVL	$SEEK_END, DX
+	SYSCALL
+	MOVQ	AX, command_stdoutEnd(BX)
+	MOVL	$SYS_lseek, AX
+	MOVLQSX	command_stderr(BX), DI
+	XORL	SI, SI
+	MOVL	$SEEK_END, DX
+	SYSCALL
+	MOVQ	AX, command_stderrEnd(BX)
 
 reap:
 	MOVL	$SYS_wait4, AX

@@ -4,10 +4,12 @@
 #include "textflag.h"
 
 // Numbers of the kernel's asm-generic/unistd.h.
+#define SYS_lseek         62
 #define SYS_exit_group    94
 #define SYS_waitid        95
 #define SYS_clock_gettime 113
 #define SYS_sched_yield   124
+#define SYS_kill          129
 #define SYS_wait4         260
 #define SYS_clone3        435
 
@@ -15,6 +17,8 @@
 #define P_PID           1
 #define WEXITED_WNOWAIT 0x01000004
 #define EINTR           4
+#define SIGKILL         9
+#define SEEK_END        2
 
 // func walk(at *command, bound uint64, waited *atomic.Uint32) (last *command)
 //
@@ -91,13 +95,32 @@ hold:
 	BNE	yield
 	STLXRW	R3, (R1), R4
 	CBNZW	R4, hold
-	JMP	reap
+	JMP	rest
 
 yield:
 	CLREX
 	MOVD	$SYS_sched_yield, R8
 	SVC
 	JMP	hold
+
+	// The rest of its group; the group's number is taken as long as it is a zombie.
+rest:
+	MOVD	$SYS_kill, R8
+	NEG	R21, R0
+	MOVD	$SIGKILL, R1
+	SVC
+	MOVD	$SYS_lseek, R8
+	MOVW	command_stdout(R19), R0
+	MOVD	ZR, R1
+	MOVD	$SEEK_END, R2
+	SVC
+	MOVD	R0, command_stdoutEnd(R19)
+	MOVD	$SYS_lseek, R8
+	MOVW	command_stderr(R19), R0
+	MOVD	ZR, R1
+	MOVD	$SEEK_END, R2
+	SVC
+	MOVD	R0, command_stderrEnd(R19)
 
 reap:
 	MOVD	$SYS_wait4, R8

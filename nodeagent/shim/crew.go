@@ -9,12 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"gangway/nodeagent/crew"
+	"gangway/nodeagent/proc"
 	"gangway/nodeagent/spool"
 	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/sweep"
 	"gangway/topology"
 	"gangway/topology/bind"
 )
@@ -114,8 +115,15 @@ func (s *shim) makeCrew(p *prepared) *wire.Failure {
 	if s.kept() {
 		conf.Task = s.a.GetTask()
 	}
+	if all := new(sweep.Sweep); len(conf.Sweep) > 0 && json.Unmarshal(conf.Sweep, all) == nil {
+		conf.Size = all.Len() // where there is none the task's environment says it
+	}
 	for _, pl := range p.places {
-		conf.Slots = append(conf.Slots, crew.Slot{CPUs: pl.CPUs, Env: s.placeVars(pl, env)})
+		cpus := pl.CPUs
+		if cpus.IsEmpty() { // not bound to cores of its own, but to the task's
+			cpus = p.cpus
+		}
+		conf.Slots = append(conf.Slots, crew.Slot{CPUs: cpus, Env: s.placeVars(pl, env)})
 	}
 	w, err := crew.New(conf, s.crewHost(env))
 	if err != nil {
@@ -147,15 +155,18 @@ func (s *shim) crewHost(env []string) crew.Host {
 			return path, err
 		},
 		Failure: func(err error) (*wire.Failure, int32) {
-			var bad *textError
-			if errors.As(err, &bad) {
-				return failed(wire.FailureCode_FAILURE_INTERNAL, s.nodeName(), err.Error(), ""), exitGangway
+			f := programFailure(s.nodeName(), err)
+			switch {
+			case errors.Is(err, proc.ErrWorkdir):
+				f.Code = wire.FailureCode_FAILURE_WORKDIR
+			case !errors.Is(err, proc.ErrNotFound) && !errors.Is(err, proc.ErrNotExecutable):
+				f.Code = wire.FailureCode_FAILURE_INTERNAL
 			}
-			return programFailure(s.nodeName(), err), int32(startCode(err))
+			return f, int32(startCode(err))
 		},
 		Compile: compileTexts,
 		Spawn: func(n int, ended func([]crew.Ended)) (crew.Spawner, error) {
-			return crew.Forks(s.forker, n, ended), nil
+			return crew.Slots(s.forker, n, ended)
 		},
 	}
 }
@@ -267,9 +278,13 @@ func (s *shim) crewWarnings() []string {
 
 // compileTexts makes the texts of a sweep.
 func compileTexts(sweepJSON []byte, first uint64, texts []string) (crew.Texts, error) {
-	var v struct{}
-	if err := json.Unmarshal(sweepJSON, &v); err != nil {
+	s := new(sweep.Sweep)
+	if err := json.Unmarshal(sweepJSON, s); err != nil {
 		return nil, &textError{err}
 	}
-	return nil, &textError{errors.New(strings.Join(texts, " "))}
+	t, err := sweep.Compile(s, first, texts)
+	if err != nil {
+		return nil, &textError{err}
+	}
+	return t, nil
 }

@@ -3,13 +3,19 @@
 package shim
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"gangway/nodeagent/wire"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // crewed makes an assignment a crew of n slots.
@@ -239,4 +245,67 @@ func TestCrewProgramMissing(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestCrewSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"x", "y"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := json.Marshal(sweep.Sweep{Axes: []sweep.Axis{{Columns: []sweep.Column{{Name: "d", Values: []string{"x", "y"}}}}, {Columns: []sweep.Column{{Name: "n", Values: []string{"1", "2 'q' $HOME", "3"}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := crewed(assignment(t, "/bin/sh", "-c", `echo "$(basename $PWD)|$V|$1|$GANGWAY_ARRAY_SIZE"`, "sh", "{n}-{#}"), 2)
+	a.Workdir, a.Env = filepath.Join(dir, "{d}"), []string{"V=<{n}>"}
+	a.Crew.First, a.Crew.Templates = 1, []string{"command", "env", "workdir"}
+	want := map[int]string{1: "x|<1>|1-1|", 2: "x|<2 'q' $HOME>|2 'q' $HOME-2|", 6: "y|<3>|3-6|"}
+	check := func(t *testing.T, m *member, size string) {
+		t.Helper()
+		for i, w := range want {
+			if got := m.stdout(i); got != w+size+"\n" {
+				t.Errorf("element %d wrote %q, want %q", i, got, w+size)
+			}
+		}
+	}
+	t.Run("whole", func(t *testing.T) {
+		a := proto.CloneOf(a)
+		a.Id, a.NodeDir = a.Id+"w", a.NodeDir+"w"
+		a.Crew.SweepJson = text
+		m, seen := startCrew(t, a)
+		m.work(1, true, runsOf(1, 7)...)
+		m.finished(seen)
+		check(t, m, "6")
+	})
+	t.Run("with each run", func(t *testing.T) {
+		m, seen := startCrew(t, a)
+		var all sweep.Sweep
+		if err := json.Unmarshal(text, &all); err != nil {
+			t.Fatal(err)
+		}
+		var list []*wire.Run
+		for _, r := range [][2]uint64{{1, 3}, {3, 7}} {
+			b, err := json.Marshal(all.Cut(r[0]-1, r[1]-1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, &wire.Run{Range: &wire.Range{Lo: r[0], Hi: r[1]}, Attempt: 1, SweepJson: b})
+		}
+		m.work(1, true, list...)
+		m.finished(seen)
+		check(t, m, "")
+	})
+	t.Run("garbage", func(t *testing.T) {
+		a := proto.CloneOf(a)
+		a.Id, a.NodeDir = a.Id+"g", a.NodeDir+"g"
+		a.Crew.SweepJson = []byte("{")
+		m, seen := startCrew(t, a)
+		m.work(1, true, runsOf(1, 4)...)
+		m.finished(seen)
+		if e := seen.elements[3].ending; e.GetFailure() == nil || e.GetExitCode() == 0 {
+			t.Errorf("%v", e)
+		}
+	})
 }

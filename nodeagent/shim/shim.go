@@ -15,6 +15,7 @@
 //	preflight*.go  checks of the gang before it starts
 //	gang.go     what the members of a gang tell each other
 //	end.go      kill, verdict, result
+//	crew.go     what makes an attempt the worker of an array, see package crew
 //
 // Beside it: outbox.go keeps what the launcher has not acknowledged, output.go
 // and stdin.go carry the ranks' streams, taskdir.go takes a kept task's output to
