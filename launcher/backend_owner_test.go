@@ -82,6 +82,28 @@ func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
 	}
 }
 
+// An array is taken however it comes in, and costs its row alone.
+func TestArraysAreTaken(t *testing.T) {
+	b := bare(t)
+	ann := as(t, "ann", auth.Submitter)
+	if _, err := b.AddJob(ann, batchapi.NewJob{ID: "j", JobSettings: batchapi.JobSettings{Pool: "default"}, Owner: "ann"}); err != nil {
+		t.Fatal(err)
+	}
+	array := job.TaskSpec{ID: "a", Kind: job.Single, Ranks: 1, Command: []string{"true"}, Range: job.Range{Lo: 1, Hi: 1_000_001}}
+	if _, errs, err := b.AddTasks(ann, "j", []job.TaskSpec{array}); err != nil || errs[0] != nil {
+		t.Errorf("by Batch: %v, %v", errs, err)
+	}
+	if _, err := b.submitSpec(ann, batchapi.Principal{Name: "ann"}, job.Spec{ID: "k", Tasks: []job.TaskSpec{array}}); err != nil {
+		t.Errorf("by gangway submit: %v", err)
+	}
+	must(t, b, state.Decided(func(c *state.Cluster) (state.What, error) {
+		if n := c.Counts().Pending; n != 2_000_000 {
+			t.Errorf("%d elements wait", n)
+		}
+		return nil, nil
+	}))
+}
+
 // What holds the cores that bob's tasks wait for is not his business.
 func TestReasonsNameNoOthersTasks(t *testing.T) {
 	b := bare(t)

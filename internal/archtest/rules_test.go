@@ -25,7 +25,7 @@ func gangway() Rules {
 			{Path: "mpi/pmi", May: []string{"mpi"}, Why: "it serves what mpi describes"},
 
 			{Path: "mpi/preflight", Pure: true, May: []string{"topology", "mpi"}, Why: "facts become findings; who gathers them is elsewhere"},
-			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi"}, Why: "the vocabulary of all launcher packages"},
+			{Path: "launcher/job", Pure: true, May: []string{"topology", "mpi", "nodeagent/wire/sweep"}, Why: "the vocabulary of all launcher packages"},
 			{Path: "launcher/jobfile", May: []string{"launcher/job", "topology/yamltree"}, Why: "files become specs, and back"},
 			{Path: "launcher/sched", Pure: true, May: []string{"launcher/job", "topology"}, Why: "decisions are functions of what is given"},
 			{Path: "launcher/state", Pure: true, May: []string{"launcher/job", "launcher/sched", "topology"}, Why: "events in, rows and wishes out"},

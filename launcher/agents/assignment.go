@@ -59,6 +59,9 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 	}
 	if p.Crew != nil {
 		a.Crew = &wire.Crew{Slots: uint32(p.Crew.Slots), ElementMemory: t.MemPerRank}
+		if s := p.Crew.Sweep; s != nil {
+			a.Crew.SweepJson, a.Crew.First, a.Crew.Templates = s.JSON, t.Range.Lo, s.Fields
+		}
 	}
 	if t.Launch == job.LaunchPrimary {
 		a.Launch = wire.LaunchMode_LAUNCH_PRIMARY

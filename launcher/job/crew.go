@@ -3,8 +3,10 @@ package job
 import "slices"
 
 // Crewed reports whether crews run the task's elements: it is an array of single
-// tasks. The task must be resolved.
-func (t *TaskSpec) Crewed() bool { return t.Kind == Single && t.Range.Len() > 1 }
+// tasks that all need the same. The task must be resolved.
+func (t *TaskSpec) Crewed() bool {
+	return t.Kind == Single && t.Range.Len() > 1 && len(t.Vary) == 0
+}
 
 // Wanted returns what of Open the crew shall still start or finish: all but what
 // it is asked to give back.

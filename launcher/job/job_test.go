@@ -52,7 +52,7 @@ func TestValidate(t *testing.T) {
 		{"single with ranks", task(func(s *TaskSpec) { s.Kind = Single }), []string{"tasks[0].ranks", "kind gang"}},
 		{"single with nodes", task(func(s *TaskSpec) { s.Kind, s.Ranks, s.Nodes, s.RanksPerNode = Single, 1, 2, 2 }),
 			[]string{"tasks[0].nodes", "kind gang", "tasks[0].ranks-per-node", "kind gang"}},
-		{"array of gangs", task(func(s *TaskSpec) { s.Range = Range{0, 2} }), []string{"tasks[0].range", "gang"}},
+		{"array of gangs", task(func(s *TaskSpec) { s.Range = Range{0, MaxElementwise + 1} }), []string{"tasks[0].range", "gang"}},
 		{"array too long", task(func(s *TaskSpec) { s.Kind, s.Ranks, s.Range = Single, 1, Range{0, MaxArray + 1} }), []string{"tasks[0].range", "10000000"}},
 		{"array backwards", task(func(s *TaskSpec) { s.Kind, s.Ranks, s.Range = Single, 1, Range{1, 0} }), []string{"tasks[0].range", "empty"}},
 		{"array from 2", task(func(s *TaskSpec) { s.Kind, s.Ranks, s.Range = Single, 1, Range{2, 5} }), []string{"tasks[0].range", "0 or 1"}},

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"time"
+
+	"gangway/nodeagent/wire/sweep"
 )
 
 // Limits of a Spec.
@@ -126,7 +128,15 @@ type NodeRanks struct {
 type TaskSpec struct {
 	ID    string `json:"id"` // as Spec.ID
 	Kind  Kind   `json:"kind"`
-	Range Range  `json:"range"` // [0, 1) unless an array of single tasks; Lo is 0 or 1
+	Range Range  `json:"range"` // [0, 1) unless an array; Lo is 0 or 1; of a sweep [1, N+1)
+
+	// Sweep is what varies between the elements of an array. Its values replace
+	// placeholders, as package sweep has them, in Command, the values of Env,
+	// WorkDir and Title, and those in Vary, where they make up other fields, by
+	// their names in job files.
+	Sweep *sweep.Sweep      `json:"sweep,omitempty"`
+	Vary  map[string]string `json:"vary,omitempty"`
+	Title string            `json:"title,omitempty"` // what each element is called, for people
 
 	Nodes int `json:"nodes,omitempty"` // of a gang; 0: as many as it takes
 	Ranks int `json:"ranks,omitempty"` // of a gang; 0: Nodes × RanksPerNode, or PerNode's sum
@@ -206,7 +216,7 @@ func (t TaskSpec) Resolve() TaskSpec {
 		t.Kind = Single
 	}
 	if t.Range == (Range{}) {
-		t.Range = Range{0, 1}
+		t.Range = t.Elements()
 	}
 	if t.Kind == Single {
 		t.Ranks, t.Nodes = max1(t.Ranks), max1(t.Nodes)

@@ -65,7 +65,7 @@ func (c *checker) tasks(tasks []TaskSpec) {
 	seen := map[string]int{}
 	for i, t := range tasks {
 		c.prefix = fmt.Sprintf("tasks[%d].", i)
-		c.task(t.Resolve())
+		c.whole(t)
 		// Ids keep their case but don't differ by it alone, as Batch's.
 		id := strings.ToLower(t.ID)
 		if first, ok := seen[id]; ok {
@@ -223,8 +223,8 @@ func (c *checker) elements(t TaskSpec) {
 		c.bad("range", "is empty: an array has 1 to %d elements", MaxArray)
 	case n > MaxArray:
 		c.bad("range", "has %d elements: an array has 1 to %d", n, MaxArray)
-	case n > 1 && t.Kind == Gang:
-		c.bad("range", "has %d elements: a gang can't be an array; submit single tasks, or one gang each", n)
+	case n > MaxElementwise && t.Kind == Gang:
+		c.bad("range", "has %d elements: an array of gangs, which are each placed by themselves, has at most %d", n, MaxElementwise)
 	}
 }
 

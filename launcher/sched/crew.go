@@ -30,6 +30,7 @@ type Crew struct {
 	Rate   float64   // elements a second; 0: not known
 	News   time.Time // when it last told or was given something
 	Ready  bool      // it takes work
+	Most   uint64    // elements that it may be given ahead; 0: no limit of its own
 }
 
 // Order changes what a crew has to do.
@@ -52,6 +53,13 @@ func (c *Crew) rate(now time.Time) float64 {
 // ahead is how many elements beyond those that run the crew shall have. It grows
 // with what it has finished, as one block alone says little of its rate.
 func (c *Crew) ahead(now time.Time) uint64 {
+	if c.Most > 0 && c.Most < aheadMost {
+		return min(c.pace(now), c.Most)
+	}
+	return c.pace(now)
+}
+
+func (c *Crew) pace(now time.Time) uint64 {
 	if c.Done == 0 {
 		return uint64(c.Slots)
 	}

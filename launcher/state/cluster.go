@@ -94,9 +94,10 @@ type taskState struct {
 	row     job.TaskRow
 	spec    *job.TaskSpec // resolved
 	pending tries
-	good    ranges     // succeeded
-	bad     ranges     // failed for good
-	live    []*attempt // by first index
+	good    ranges         // succeeded
+	bad     ranges         // failed for good
+	live    []*attempt     // by first index
+	sweep   *job.CrewSweep // made when a crew first needs it, see crewSweep
 	last    *job.Outcome
 
 	lastAttempt string    // that had an outcome

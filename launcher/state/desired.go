@@ -59,11 +59,12 @@ type Part struct {
 // Crew is what a crew shall do, and what of it is known.
 type Crew struct {
 	Slots int
-	Seq   uint64    // of Work
-	Work  []job.Try // in the order to start them
-	Back  []job.Try // what it may have beside, and shall give back unless it has begun it
-	Last  bool      // nothing will follow
-	Block uint64    // up to this number its blocks are committed
+	Seq   uint64         // of Work
+	Work  []job.Try      // in the order to start them
+	Back  []job.Try      // what it may have beside, and shall give back unless it has begun it
+	Last  bool           // nothing will follow
+	Block uint64         // up to this number its blocks are committed
+	Sweep *job.CrewSweep // nil: nothing varies
 }
 
 // Same reports whether a crew that was told o need not be told anything.
@@ -146,7 +147,7 @@ func (a *attempt) orders() *Crew {
 	if r == nil {
 		return nil
 	}
-	out := &Crew{Slots: r.Slots, Seq: r.Seq, Work: r.Wanted(), Last: r.Last, Block: r.Block}
+	out := &Crew{Sweep: a.task.crewSweep(), Slots: r.Slots, Seq: r.Seq, Work: r.Wanted(), Last: r.Last, Block: r.Block}
 	if len(r.Back) > 0 {
 		for _, t := range r.Open {
 			out.Back = append(out.Back, tries{t}.within(r.Back)...)

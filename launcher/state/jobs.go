@@ -314,6 +314,7 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 	}
 	resolved := spec.Resolve()
 	task.row.Spec, task.row.Changed, task.spec = spec, t.at, &resolved
+	task.sweep = nil
 	t.taskChanged(task)
 	t.replan = true
 	return nil
