@@ -16,7 +16,9 @@ import (
 // not want.
 func TestSpansAgree(t *testing.T) {
 	base := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
-	stamp := func(n int) string { return "DateTime'" + base.Add(time.Duration(n)*time.Second).Format(time.RFC3339) + "'" }
+	stamp := func(n int) string {
+		return "DateTime'" + base.Add(time.Duration(n)*time.Second).Format(time.RFC3339) + "'"
+	}
 	leaf := func(t *rapid.T) string {
 		op := rapid.SampledFrom([]string{"eq", "ne", "lt", "le", "gt", "ge"}).Draw(t, "op")
 		n := rapid.IntRange(0, 12).Draw(t, "n")
