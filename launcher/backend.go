@@ -24,6 +24,7 @@ type backend struct {
 	history store.Store
 	// elementsPast finds what ended of arrays in the history.
 	elementsPast *history.History
+	expanders    expanders
 	fleet        *agents.Fleet
 	pool         string
 	since        time.Time

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"fmt"
 
 	"gangway/launcher/batchapi"
 	"gangway/launcher/job"
@@ -28,7 +29,46 @@ func (b *backend) explainElement(ctx context.Context, jobID string, x *oneElemen
 	if e.Reason != nil {
 		e.Sentence = e.Reason.String()
 	}
+	if e.Reason != nil && e.Reason.Code == job.FailRank {
+		e.Sentence = x.died()
+	}
 	return e, nil
+}
+
+// alone is the element as a task with its living or last attempt.
+func (x *oneElement) alone() taskView {
+	v := taskView{TaskStatus: x.task, job: x.job}
+	v.LastAttempt = ""
+	if n := len(x.past); n > 0 {
+		v.LastAttempt = x.past[n-1].AttemptID
+	}
+	if len(x.now.Live) > 0 {
+		v.attempt = x.now.Live[0].Attempt
+		v.attempt.Try = x.now.Live[0].Try
+	}
+	return v
+}
+
+// died says how an element ended that failed by itself, and its last words.
+func (x *oneElement) died() string {
+	for i := len(x.past) - 1; i >= 0; i-- {
+		p := &x.past[i]
+		if !p.Ended {
+			continue
+		}
+		s := fmt.Sprintf("it ended with exit status %d", p.Outcome.ExitCode)
+		if p.Outcome.Signal != 0 {
+			s = fmt.Sprintf("it was ended by signal %d", p.Outcome.Signal)
+		}
+		if p.Node != "" {
+			s += " on " + p.Node
+		}
+		if p.Last != "" {
+			s += "; the last that it wrote to stderr: " + p.Last
+		}
+		return s
+	}
+	return "it failed"
 }
 
 // files is where an element's files are: on the node that it runs on or ran on

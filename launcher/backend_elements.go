@@ -24,7 +24,7 @@ type elements struct {
 }
 
 // hasElements reports whether a task is listed as its elements.
-func hasElements(s *job.TaskSpec) bool { return s.Kind == job.Single && s.Range.Len() > 1 }
+func hasElements(s *job.TaskSpec) bool { return s.Range.Len() > 1 }
 
 func (b *backend) elementsOf(c *state.Cluster, j *state.JobStatus, s state.TaskStatus, window job.Range) *elements {
 	e := &elements{b: b, job: j, task: s}
@@ -94,7 +94,7 @@ func (e *elements) live(t *batchapi.Task, r *state.ElementsRun) {
 		return
 	}
 	t.State, t.Times.Prev, t.Times.PrevAt, t.Times.StateAt = job.TaskPreparing, string(job.TaskActive), e.task.Row.Created, a.Placed
-	t.Run.Node, t.Instances = a.Parts[0].Node, 1
+	t.Run.Node, t.Instances = a.Parts[0].Node, len(a.Parts)
 	if !a.Started.IsZero() {
 		// When this one began the crew does not tell before its end.
 		t.State, t.Times.Prev, t.Times.PrevAt, t.Times.StateAt = job.TaskRunning, string(job.TaskPreparing), a.Placed, a.Started
@@ -128,8 +128,10 @@ func (e *elements) page(ctx context.Context, from uint64, q *batchapi.TaskQuery,
 	slices.SortFunc(p.out, func(a, b listed) int { return cmp.Compare(a.index, b.index) })
 	p.out = p.out[:min(limit, len(p.out))]
 	tasks := make([]batchapi.Task, len(p.out))
+	fill := e.filled()
 	for i := range p.out {
 		tasks[i] = p.out[i].task
+		fill(&tasks[i], p.out[i].index)
 	}
 	return tasks, nil
 }
@@ -157,6 +159,9 @@ func (p *elementPage) wants(s ...job.TaskState) bool {
 func (p *elementPage) ended(ctx context.Context, from uint64) error {
 	if !p.wants(job.TaskCompleted) || p.task.Succeeded+p.task.Failed == 0 {
 		return nil
+	}
+	if p.task.Spec.Elementwise() {
+		return p.endedAlone(ctx, from)
 	}
 	q := history.Query{From: from, Limit: p.limit}
 	sample := p.proto
@@ -192,6 +197,54 @@ func (p *elementPage) ended(ctx context.Context, from uint64) error {
 		p.seen[found[i].Index] = true
 	}
 	return nil
+}
+
+// endedAlone adds those that have ended of an array whose elements are attempts of
+// their own: how they ran is in the history of attempts.
+func (p *elementPage) endedAlone(ctx context.Context, from uint64) error {
+	for len(p.out) < p.limit {
+		found, err := p.b.elementsPast.Page(ctx, p.task.UID, history.Query{From: from, Limit: p.limit})
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		views := make([]taskView, len(found))
+		for i := range found {
+			views[i].LastAttempt = found[i].AttemptID
+		}
+		if err := p.b.recall(views); err != nil {
+			return err
+		}
+		for i := range found {
+			one := p.proto
+			p.endedAs(&one, &found[i], views[i].past)
+			p.named(&one, found[i].Index)
+			p.seen[found[i].Index] = true
+			if p.q.Match == nil || p.q.Match(&one) {
+				p.out = append(p.out, listed{found[i].Index, one})
+			}
+		}
+		from = found[len(found)-1].Index + 1
+		if len(found) < p.limit {
+			return nil
+		}
+	}
+	return nil
+}
+
+// endedAs is ended with what is known of the attempt.
+func (e *elements) endedAs(t *batchapi.Task, x *history.Element, was *past) {
+	e.ended(t, x)
+	if was == nil || was.run.Node == "" {
+		return
+	}
+	r := &t.Run
+	r.Node, r.Started, t.Instances = was.run.Node, was.run.Started, was.instances
+	t.Times.StartedAt = r.Started
+	if !r.Started.IsZero() {
+		t.Times.Prev, t.Times.PrevAt = string(job.TaskRunning), r.Started
+		r.Exit = exitOf(x.Outcome.ExitCode, x.Outcome.Signal)
+	}
+	t.Retries, t.Requeues = int(was.retries), int(was.losses)
 }
 
 // open adds those that have not ended.
@@ -305,12 +358,19 @@ func (b *backend) element(ctx context.Context, jobID, taskID string) (*oneElemen
 	default:
 		for i := len(out.past) - 1; i >= 0; i-- {
 			if x := &out.past[i]; x.Ended {
-				out.ended(&t, x)
+				one := []taskView{{TaskStatus: state.TaskStatus{LastAttempt: x.AttemptID}}}
+				if out.task.Spec.Elementwise() {
+					if err := b.recall(one); err != nil {
+						return nil, err
+					}
+				}
+				out.endedAs(&t, x, one[0].past)
 				break
 			}
 		}
 	}
 	out.named(&t, out.index)
+	out.filled()(&t, out.index)
 	out.one = t
 	return out, nil
 }

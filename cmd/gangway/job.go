@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/launcher/client"
+	"gangway/launcher/job"
 )
 
 func newJobCommand(a *app) *cobra.Command {
@@ -105,7 +106,7 @@ func (a *app) whyWaiting(ctx context.Context, c *client.Client, jobID string) er
 		return err
 	}
 	x, err := c.Explain(ctx, jobID, tasks[0].ID)
-	if err != nil {
+	if err != nil || x.State != job.TaskActive { // it has started meanwhile
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s waits: %s\n", tasks[0].ID, printable(x.Sentence))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,13 +26,13 @@ func (a *app) encodeWith(v any, name string, more any) error {
 	if err != nil {
 		return err
 	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &all); err != nil {
+	var all map[string]any // and not raw: that would keep what Marshal has escaped
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
 		return err
 	}
-	if all[name], err = json.Marshal(more); err != nil {
-		return err
-	}
+	all[name] = more
 	return a.encode(all)
 }
 
@@ -53,15 +54,11 @@ func secs(s float64) string {
 		return fmt.Sprintf("%.0fh", s/3600)
 	}
 	d := time.Duration(s * float64(time.Second))
-	switch {
-	case d >= time.Hour:
-		return d.Round(time.Minute).String()
-	case d >= 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d >= time.Millisecond:
-		return d.Round(d / 1000).Round(10 * time.Microsecond).String()
+	step := time.Microsecond
+	for step < time.Minute && step*100 <= d {
+		step *= 10
 	}
-	return d.Round(time.Microsecond).String()
+	return d.Round(min(step, time.Second)).String()
 }
 
 const (
