@@ -159,9 +159,8 @@ type mapWork struct {
 }
 
 // work reads the values and makes the commands; nil: there are none.
-func (f *mapFlags) work(a *app, args []string) (*mapWork, error) {
+func (f *mapFlags) work(args []string) (*mapWork, error) {
 	words, rest := cutCommand(args)
-	f.in.stdin = a.stdin
 	sources, err := f.in.sources(rest)
 	if err != nil {
 		return nil, err
@@ -291,7 +290,8 @@ func (a *app) mapJob(ctx context.Context, f *mapFlags, args []string) error {
 	if _, err := parseJobs(f.jobs, 1, 1); err != nil {
 		return err
 	}
-	w, err := f.work(a, args)
+	f.in.stdin = a.stdin
+	w, err := f.work(args)
 	if err != nil {
 		return err
 	}
