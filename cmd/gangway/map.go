@@ -81,7 +81,7 @@ Exit status: how many commands failed, 101 for more than 100; 125 gangway failed
 	fl.IntVarP(&f.run.cores, "cpus-per-task", "c", 1, "whole cores for each command")
 	fl.BoolVarP(&f.order, "keep-order", "k", false, "print output in the order of the values")
 	fl.BoolVar(&f.tag, "tag", false, "begin each line of output with the values and a tab")
-	fl.StringVar(&f.results, "results", "", "write each command's output to DIR/1/VALUE/stdout and stderr, and all to DIR/results.jsonl")
+	fl.StringVar(&f.results, "results", "", "write each command's output to DIR/1/VALUE/stdout and stderr instead, and a list to DIR/results.jsonl")
 	fl.StringVar(&f.joblog, "joblog", "", "write a line for each command that has ended, in GNU Parallel's columns")
 	fl.BoolVar(&f.resume, "resume", false, "leave out what the job log, or without one the results, has already")
 	fl.BoolVar(&f.again, "resume-failed", false, "as --resume, but run what has failed once more")
