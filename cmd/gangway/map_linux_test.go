@@ -93,7 +93,7 @@ func TestMapIsLikeParallel(t *testing.T) {
 		`P -k 'echo x; echo y >&2; exit {}' ::: 0 3 4`,
 		`P 'exit {}' ::: 1 2 0 3`,
 		`seq 150 | P 'exit 1'`,
-		`P -j1 -k --halt soon,fail=1 'echo {}; sleep 1; exit {}' ::: 0 5 3`,
+		`P -j1 -k --halt now,fail=1 'echo {}; sleep 1; exit {}' ::: 0 5 3`,
 		`P -j1 --halt now,success=1 'echo {}; sleep 1; exit {}' ::: 2 0 3`,
 		`P -k --tag 'printf "a\nb\n"; echo e >&2' ::: 1 2 ::: 3`,
 		`P --dry-run -k echo {} ::: 'a b' "it's" '' -x 'a*b' '~x' a/b_c.d`,
@@ -197,6 +197,15 @@ func TestMapRetriesAndTimeout(t *testing.T) {
 	_, errs, status = s.run(`gangway map -k --timeout 300ms --joblog log 'sleep {}' ::: 60 0 60; echo $? >st; cut -f 7,8 log | grep -c '	15'; exit $(cat st)`)
 	if status != 2 || !strings.Contains(errs, "sleep 60: the time limit of 300ms is over") || time.Since(began) > 30*time.Second {
 		t.Errorf("status %d, says %q after %v", status, errs, time.Since(began))
+	}
+}
+
+func TestMapStopsSoon(t *testing.T) {
+	s := newMapShell(t)
+	// The node begins the next one before it is told.
+	out, errs, status := s.run(`gangway map -k -j 1 --joblog log --halt soon,fail=1 'echo {}; sleep 0.5; exit {}' ::: 0 3 0 0 0 0 0 0 0 0; echo $? $(grep -c : log)`)
+	if n := strings.Count(out, "0\n"); status != 0 || n > 3 || !strings.HasPrefix(out, "0\n3\n") || !strings.Contains(out, "\n3 ") {
+		t.Errorf("wrote %q, %q", out, errs)
 	}
 }
 
