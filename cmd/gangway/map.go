@@ -311,7 +311,11 @@ func (a *app) mapJob(ctx context.Context, f *mapFlags, args []string) error {
 		return err
 	}
 	if err := job.Validate(spec); err != nil {
-		return problems(err)
+		var ue *userError
+		if err = problems(err); errors.As(err, &ue) {
+			ue.hint = "see gangway map --help"
+		}
+		return err
 	}
 	return a.mapRun(ctx, f, entries, w, spec, rule)
 }

@@ -160,6 +160,7 @@ func TestMapRefusals(t *testing.T) {
 		"not UTF-8":         {[]string{"echo"}, mapInput{}, []string{":::", "a", "b\xff"}, `:::, value 2: "b\xff" is not UTF-8`},
 		"not UTF-8, a line": {[]string{"echo"}, mapInput{stdin: strings.NewReader("a\nb\xff\n")}, nil, `standard input, line 2: "b\xff" is not UTF-8`},
 		"zero byte":         {[]string{"echo"}, mapInput{stdin: strings.NewReader("a\x00b\n")}, nil, "has a zero byte"},
+		"too long":          {[]string{"echo"}, mapInput{stdin: strings.NewReader("a\n" + strings.Repeat("x", 131072) + "\n")}, nil, "standard input, line 2: "},
 		"column":            {[]string{"echo {2} {.}"}, mapInput{}, []string{":::", "a"}, "{2}: no such column"},
 		"zip with nothing":  {[]string{"echo"}, mapInput{}, []string{":::+", "a"}, "goes with nothing"},
 		"no file named":     {[]string{"echo"}, mapInput{}, []string{"::::"}, ":::: names no file"},

@@ -308,8 +308,9 @@ func (p *mapPrinter) line(e *mapEnd, number string, values []string) map[string]
 
 // clear takes the progress line away before something else is written.
 func (p *mapPrinter) clear() {
-	if p.bar != nil {
+	if p.bar != nil && p.bar.shown {
 		p.bar.hide(p.stderr)
+		_ = p.stderr.Flush() // before standard output, which may be the same terminal
 	}
 }
 
