@@ -81,7 +81,7 @@ Exit status: how many commands failed, 101 for more than 100; 125 gangway failed
 	fl.IntVarP(&f.run.cores, "cpus-per-task", "c", 1, "whole cores for each command")
 	fl.BoolVarP(&f.order, "keep-order", "k", false, "print output in the order of the values")
 	fl.BoolVar(&f.tag, "tag", false, "begin each line of output with the values and a tab")
-	fl.StringVar(&f.results, "results", "", "write each command's output to DIR/1/VALUE/stdout and stderr, and all to DIR/results.jsonl")
+	fl.StringVar(&f.results, "results", "", "write each command's output to DIR/1/VALUE/stdout and stderr instead, and a list to DIR/results.jsonl")
 	fl.StringVar(&f.joblog, "joblog", "", "write a line for each command that has ended, in GNU Parallel's columns")
 	fl.BoolVar(&f.resume, "resume", false, "leave out what the job log, or without one the results, has already")
 	fl.BoolVar(&f.again, "resume-failed", false, "as --resume, but run what has failed once more")
@@ -159,9 +159,8 @@ type mapWork struct {
 }
 
 // work reads the values and makes the commands; nil: there are none.
-func (f *mapFlags) work(a *app, args []string) (*mapWork, error) {
+func (f *mapFlags) work(args []string) (*mapWork, error) {
 	words, rest := cutCommand(args)
-	f.in.stdin = a.stdin
 	sources, err := f.in.sources(rest)
 	if err != nil {
 		return nil, err
@@ -291,7 +290,8 @@ func (a *app) mapJob(ctx context.Context, f *mapFlags, args []string) error {
 	if _, err := parseJobs(f.jobs, 1, 1); err != nil {
 		return err
 	}
-	w, err := f.work(a, args)
+	f.in.stdin = a.stdin
+	w, err := f.work(args)
 	if err != nil {
 		return err
 	}
@@ -311,7 +311,11 @@ func (a *app) mapJob(ctx context.Context, f *mapFlags, args []string) error {
 		return err
 	}
 	if err := job.Validate(spec); err != nil {
-		return problems(err)
+		var ue *userError
+		if err = problems(err); errors.As(err, &ue) {
+			ue.hint = "see gangway map --help"
+		}
+		return err
 	}
 	return a.mapRun(ctx, f, entries, w, spec, rule)
 }

@@ -158,7 +158,10 @@ func commandOf(words []string, columns int, shell string, ragged bool) (*mapComm
 	}
 	has := false
 	for _, t := range texts {
-		for _, p := range t.parts {
+		for i, p := range t.parts {
+			if i > 0 && p.literal == "" && strings.HasSuffix(t.parts[i-1].literal, "{") && (c.shell == "" || !p.value) {
+				return nil, usagef("put something between them, or use a shell", "the command: a brace stands directly before a placeholder")
+			}
 			has = has || p.value || p.number || p.slot
 			if p.column > columns {
 				return nil, fmt.Errorf("{%d%s}: %w", p.column, p.change, errColumn)

@@ -181,7 +181,7 @@ func (in *mapInput) file(name string) (mapSource, error) {
 
 // legalLines refuses what can't be an argument.
 func legalLines(text, place string) error {
-	if utf8.ValidString(text) && strings.IndexByte(text, 0) < 0 {
+	if utf8.ValidString(text) && strings.IndexByte(text, 0) < 0 && longestLine(text) <= longestValue {
 		return nil
 	}
 	line := 0
@@ -194,10 +194,29 @@ func legalLines(text, place string) error {
 	return nil
 }
 
+// longestValue is what Linux takes of an argument, in bytes.
+const longestValue = 128<<10 - 1
+
+// longestLine is the number of bytes of the longest line.
+func longestLine(text string) int {
+	n := 0
+	for len(text) > 0 {
+		i := strings.IndexByte(text, '\n')
+		if i < 0 {
+			return max(n, len(text))
+		}
+		n = max(n, i)
+		text = text[i+1:]
+	}
+	return n
+}
+
 func legalValue(v, place string) error {
 	switch {
 	case strings.IndexByte(v, 0) >= 0:
 		return usagef("with -0 values end with a zero byte", "%s: %.40q has a zero byte, which no argument can have", place, v)
+	case len(v) > longestValue:
+		return usagef("put it into a file and give its name", "%s: %.40q… has %d bytes: Linux takes %d at most in an argument", place, v, len(v), longestValue)
 	case !utf8.ValidString(v):
 		return usagef("only UTF-8 can be sent; rename the file, or give its number", "%s: %.40q is not UTF-8", place, v)
 	}

@@ -242,9 +242,7 @@ func (p *mapPrinter) print(e mapEnd) error {
 			i, w = 1, p.stderr
 		}
 		if files != nil {
-			if err := files.write(stderr, data); err != nil {
-				return fmt.Errorf("--results: %w", err)
-			}
+			return files.write(stderr, data)
 		}
 		switch {
 		case p.json:
@@ -268,7 +266,12 @@ func (p *mapPrinter) print(e mapEnd) error {
 	}
 	if p.json && err == nil {
 		line := p.line(&e, number, values)
-		line["type"], line["stdout"], line["stderr"] = "element", both[0].String(), both[1].String()
+		line["type"] = "element"
+		if files == nil {
+			line["stdout"], line["stderr"] = both[0].String(), both[1].String()
+		} else {
+			line["stdout"], line["stderr"] = files.dir+"/stdout", files.dir+"/stderr"
+		}
 		_, err = p.stdout.Write(eventLine(line))
 	}
 	if e.reason != nil && !p.json && err == nil {
@@ -305,8 +308,9 @@ func (p *mapPrinter) line(e *mapEnd, number string, values []string) map[string]
 
 // clear takes the progress line away before something else is written.
 func (p *mapPrinter) clear() {
-	if p.bar != nil {
+	if p.bar != nil && p.bar.shown {
 		p.bar.hide(p.stderr)
+		_ = p.stderr.Flush() // before standard output, which may be the same terminal
 	}
 }
 
