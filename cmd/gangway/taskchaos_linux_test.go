@@ -388,40 +388,56 @@ func (c *taskChaos) open() string {
 	return b.String()
 }
 
-// kill ends one thing: the launcher, an agent or a crew.
+// kill ends one thing, or two shortly after each other: what takes up the work of
+// one that was killed may be killed itself.
 func (c *taskChaos) kill() {
-	kind := []string{"launcher", "agent", "shim", "shim"}[c.rng.IntN(4)]
+	kinds := []string{"launcher", "launcher", "agent", "agent", "shim", "shim", "shim",
+		"shim+agent", "shim+launcher", "launcher+shim", "launcher+agent"}
+	kind := kinds[c.rng.IntN(len(kinds))]
 	h := c.hosts[c.rng.IntN(len(c.hosts))]
+	pause := time.Duration(c.rng.IntN(60)) * time.Millisecond
 	c.killed++
-	said := func(format string, args ...any) {
-		c.history = append(c.history, fmt.Sprintf("%d, array %d at %d, uptime %.2f: %s", c.killed, c.arrays, c.progress(), uptime(c.t), fmt.Sprintf(format, args...)))
-		fmt.Fprintf(c.log, "=== %s\n", c.history[len(c.history)-1])
-	}
-	switch kind {
-	case "launcher":
-		said("launcher")
-		_ = c.chaos.up.Process.Kill()
-		<-c.ended
-		c.up()
-	case "agent":
-		if agent, ok := c.agent(h); ok {
-			said("agent %d of %s", agent.PID, h.name)
-			_ = syscall.Kill(agent.PID, syscall.SIGKILL)
-		} else {
-			kind = "no agent"
+	launcherGone := false
+	for i, what := range strings.Split(kind, "+") {
+		if i > 0 {
+			time.Sleep(pause)
 		}
-	case "shim":
-		id, results, begun, ok := c.killCrew(h)
-		if ok {
-			said("crew %s of %s: %d results in its spool, %d begun without", id, h.name, results, begun)
-		} else {
-			kind = "no shim"
+		switch what {
+		case "launcher":
+			c.note("launcher")
+			_ = c.chaos.up.Process.Kill()
+			<-c.ended
+			c.ended <- nil
+			launcherGone = true
+		case "agent":
+			agent, ok := c.agent(h)
+			if !ok {
+				c.note("no agent on %s", h.name)
+				kind += ", no agent"
+				break
+			}
+			c.note("agent %d of %s", agent.PID, h.name)
+			_ = syscall.Kill(agent.PID, syscall.SIGKILL)
+		case "shim":
+			id, results, begun, ok := c.killCrew(h)
+			if !ok {
+				c.note("no crew on %s", h.name)
+				kind += ", no crew"
+				break
+			}
+			c.note("crew %s of %s: %d results in its spool, %d begun without", id, h.name, results, begun)
 		}
 	}
 	c.counts[kind]++
-	if strings.HasPrefix(kind, "no ") {
-		said("%s on %s", kind, h.name)
+	if launcherGone {
+		c.up()
 	}
+}
+
+// note writes down what was done.
+func (c *taskChaos) note(format string, args ...any) {
+	c.history = append(c.history, fmt.Sprintf("%d, array %d at %d, uptime %.2f: %s", c.killed, c.arrays, c.progress(), uptime(c.t), fmt.Sprintf(format, args...)))
+	fmt.Fprintf(c.log, "=== %s\n", c.history[len(c.history)-1])
 }
 
 // agent waits for a host's agent.
@@ -480,13 +496,8 @@ func (c *taskChaos) killCrew(h *taskHost) (id string, results, begun int, ok boo
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		c.t.Fatal(err)
 	}
-	c.await("the killed crew is gone", 10*time.Second, func() bool {
-		for _, q := range h.procs() {
-			if q.PID == p.PID && q.Alive() {
-				return false
-			}
-		}
-		return true
+	waitFor(c.t, "the killed crew is gone", 10*time.Second, func() bool {
+		return !slices.ContainsFunc(h.procs(), func(q lab.Proc) bool { return q.PID == p.PID && q.Alive() })
 	})
 	records, err := spool.Read(filepath.Join(h.agentDir(), "spool"), id)
 	if err != nil {
