@@ -1,12 +1,16 @@
 package nodeagent
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"path/filepath"
 
 	"google.golang.org/protobuf/proto"
 
 	"gangway/nodeagent/crew"
+	"gangway/nodeagent/pack"
 	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire"
 )
@@ -58,6 +62,26 @@ func (sh *shim) tellBlocks(s *session) {
 		s.send(&wire.AgentMessage{M: &wire.AgentMessage_FromShim{FromShim: &wire.FromShim{
 			Id: sh.e.ID, Name: sh.name(), M: &wire.FromShim_Block{Block: b}}}})
 	}
+}
+
+// discardScratch removes the files that the elements of a dead crew wrote to.
+// What had ended was packed before its result was recorded.
+func (d Dir) discardScratch(e entry) error {
+	if e.Crew == 0 || e.TaskDir == "" {
+		return nil
+	}
+	root, err := d.openTasks()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = pack.Discard(root, path.Join(e.TaskDir, pack.Dir), e.ID)
+		_ = root.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("the files of crew %s's elements: %w", e.ID, err)
+	}
+	return nil
 }
 
 // removeCrewGroups removes the control groups of a dead crew's slots.

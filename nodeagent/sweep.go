@@ -70,7 +70,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 		spared = a.spared()
 	}
 	a.wg.Go(func() {
-		var serr error
+		var serr, ferr error
 		if !clean {
 			// What a killed shim left must be gone before its cores go to others.
 			serr = sweep(e.marker(), spared)
@@ -78,6 +78,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			_ = proc.RemoveSharedMemory(proc.SharedMemoryDir(e.NodeDir))
 			_ = proc.RemoveGroups(filepath.Base(e.NodeDir))
 			removeCrewGroups(e)
+			ferr = a.dir.discardScratch(e)
 		}
 		recs, err := a.readSpool(spoolDir, e.ID)
 		res, spooled := lastResult(recs), len(recs) > 0
@@ -91,7 +92,7 @@ func (a *agent) exited(sh *shim, clean bool, how string) {
 			if ran := sh.phase == wire.Phase_PHASE_RUNNING || sh.phase == wire.Phase_PHASE_ENDED; err == nil && ran && !spooled && !clean && !e.Session {
 				err = errors.New("its spool is gone")
 			}
-			if err := errors.Join(err, serr); err != nil {
+			if err := errors.Join(err, serr, ferr); err != nil {
 				a.cfg.Log.Error("clearing up after a shim", "id", e.ID, "err", err)
 			}
 			// What it told may not have reached the launcher, which was away. One
