@@ -5,6 +5,11 @@ import (
 	"strings"
 )
 
+// ElementID is the task id of an array's element in every API call and message.
+func ElementID(array string, index uint64) string {
+	return array + "_" + strconv.FormatUint(index, 10)
+}
+
 // ParseElement takes the id of an element apart; false: it is none.
 func ParseElement(id string) (array string, index uint64, ok bool) {
 	i := strings.LastIndexByte(id, '_')
