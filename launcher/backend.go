@@ -11,6 +11,7 @@ import (
 	"gangway/launcher/agents"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
@@ -21,9 +22,12 @@ import (
 type backend struct {
 	ctl     *control.Control
 	history store.Store
-	fleet   *agents.Fleet
-	pool    string
-	since   time.Time
+	// elementsPast finds what ended of arrays in the history.
+	elementsPast *history.History
+	expanders    expanders
+	fleet        *agents.Fleet
+	pool         string
+	since        time.Time
 
 	life    context.Context   // the launcher's
 	leaving sync.WaitGroup    // nodes that are being removed
@@ -121,7 +125,7 @@ func (b *backend) AddJob(ctx context.Context, n batchapi.NewJob) (batchapi.Job, 
 		return batchapi.Job{}, err
 	}
 	spec := job.Spec{ID: n.ID, Priority: n.Priority, Owner: n.Owner, User: n.NodeUser, KeepOpen: !n.AutoEnd,
-		MaxTime: n.TimeLimit, Retries: n.Retries, API: n.API}
+		MaxTime: n.TimeLimit, Retries: n.Retries, MaxRunning: n.MaxRunning, ExitActions: n.ExitActions, API: n.API}
 	if _, err := b.submit(ctx, spec); err != nil {
 		return batchapi.Job{}, err
 	}
@@ -156,7 +160,8 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 	s := j.Row.Spec
 	out := batchapi.Job{
 		NewJob: batchapi.NewJob{ID: s.ID, Owner: s.Owner, NodeUser: s.User, JobSettings: batchapi.JobSettings{Pool: b.pool,
-			Priority: s.Priority, TimeLimit: s.MaxTime, Retries: s.Retries, AutoEnd: !s.KeepOpen, API: s.API}},
+			Priority: s.Priority, TimeLimit: s.MaxTime, Retries: s.Retries, AutoEnd: !s.KeepOpen,
+			MaxRunning: s.MaxRunning, ExitActions: s.ExitActions, API: s.API}},
 		Version: jobVersion(j), State: batchapi.JobState(j.State), Cursor: job.NumberKey(j.Row.Seq),
 		Times: batchapi.Times{Created: j.Row.Submitted, Modified: j.Row.Submitted, StateAt: j.Row.Submitted,
 			StartedAt: j.Row.Submitted, EndedAt: j.Row.Ended},
@@ -177,6 +182,8 @@ func (b *backend) jobOf(j state.JobStatus) batchapi.Job {
 		out.Reason = j.Row.Cancel.Detail
 		if j.Row.Cancel.Code == job.FailTimeLimit {
 			out.Reason = "MaxWallClockTimeExpiry"
+		} else if j.Row.Cancel.Code == job.FailExitAction {
+			out.Reason = "TaskFailed"
 		}
 	} else if j.State == job.JobCompleted {
 		out.Reason = "AllTasksComplete"
@@ -257,7 +264,7 @@ func (b *backend) UpdateJob(ctx context.Context, id string, seen batchapi.Versio
 		if api == nil {
 			api = json.RawMessage("null")
 		}
-		return state.JobChanged{Job: j.Row.UID, Priority: &s.Priority, KeepOpen: &open, MaxTime: &s.TimeLimit, Retries: &s.Retries, API: &api}, nil
+		return state.JobChanged{Job: j.Row.UID, Priority: &s.Priority, KeepOpen: &open, MaxTime: &s.TimeLimit, Retries: &s.Retries, MaxRunning: &s.MaxRunning, API: &api}, nil
 	})
 }
 

@@ -16,8 +16,14 @@ const maxAutopsies = 64
 
 // Autopsy implements batchapi.Backend.
 func (b *backend) Autopsy(ctx context.Context, jobID, taskID string, attempt uint32) (out batchapi.Autopsy, err error) {
-	v, err := b.view(ctx, jobID, taskID)
+	x, err := b.element(ctx, jobID, taskID)
 	if err != nil {
+		return out, err
+	}
+	var v taskView
+	if x != nil {
+		v = x.alone()
+	} else if v, err = b.view(ctx, jobID, taskID); err != nil {
 		return out, err
 	}
 	last := job.AttemptNumber(v.LastAttempt)
@@ -33,7 +39,11 @@ func (b *backend) Autopsy(ctx context.Context, jobID, taskID string, attempt uin
 	}
 	var ids []string
 	for n := from; n <= last; n++ {
-		ids = append(ids, job.AttemptID(v.UID, v.Spec.Range.Lo, n))
+		lo := v.Spec.Range.Lo
+		if x != nil {
+			lo = x.index
+		}
+		ids = append(ids, job.AttemptID(v.UID, lo, n))
 	}
 	found, err := b.history.GetAll(job.TableAutopsy, ids)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -25,6 +25,16 @@ const (
 // clear deletes a folder of what was forgotten on every node. A node that is
 // away tells when it is back that it has the folder still; see clearUnknown.
 func (b *backend) clear(folder string) {
+	b.clearEach(func(node string) { b.clearOn(node, folder) })
+}
+
+// clearElements deletes what nodes have of the elements of a task that was forgotten.
+func (b *backend) clearElements(n state.Notice) {
+	b.clearEach(func(node string) { b.clearTasks(node, path.Dir(n.Folder), n.Job) })
+}
+
+// clearEach does something for each node, several at a time.
+func (b *backend) clearEach(do func(node string)) {
 	var nodes []string
 	if err := b.read(b.life, func(c *state.Cluster) error {
 		for _, n := range c.Nodes() {
@@ -39,7 +49,7 @@ func (b *backend) clear(folder string) {
 	for _, n := range nodes {
 		slots <- struct{}{}
 		some.Go(func() {
-			b.clearOn(n, folder)
+			do(n)
 			<-slots
 		})
 	}

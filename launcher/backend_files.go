@@ -23,6 +23,15 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 		}
 		return r.Node, "", nil
 	}
+	if x, err := b.element(ctx, r.Job, r.Task); x != nil || err != nil {
+		if err != nil {
+			return "", "", err
+		}
+		if r.Instance > 0 {
+			return "", "", &batchapi.NotFound{Kind: batchapi.KindFile, ID: fmt.Sprintf("%s of instance %d", r.Task, r.Instance)}
+		}
+		return x.files()
+	}
 	v, err := b.view(ctx, r.Job, r.Task)
 	if err != nil {
 		return "", "", err

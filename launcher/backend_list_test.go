@@ -13,6 +13,7 @@ import (
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
@@ -25,7 +26,7 @@ func BenchmarkTaskPages(b *testing.B) {
 	if err := mem.Begin(1); err != nil {
 		b.Fatal(err)
 	}
-	api := &backend{history: mem, pool: "default"}
+	api := &backend{history: mem, elementsPast: history.New(mem), pool: "default"}
 	api.ctl = control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: mem, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: api.ended})
 	life, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)

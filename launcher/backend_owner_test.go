@@ -12,6 +12,7 @@ import (
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/state"
 	"gangway/launcher/store"
@@ -32,7 +33,7 @@ func bare(t *testing.T) *backend {
 	if err := rows.Begin(1); err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{history: rows, pool: "default", fleet: agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})}
+	b := &backend{history: rows, elementsPast: history.New(rows), pool: "default", fleet: agents.New(agents.Config{Log: slog.New(slog.DiscardHandler)})}
 	b.ctl = control.New(control.Config{Cluster: state.New("abcdefgh", 1), Store: rows, Fleet: noFleet{}, Log: slog.New(slog.DiscardHandler), Notice: b.ended})
 	life, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -81,24 +82,26 @@ func TestAnothersJobUnderAnIDThatWasMine(t *testing.T) {
 	}
 }
 
-// An array's elements have no ids, nor files that can be read: it is refused
-// however it comes in, also in the middle of others.
-func TestArraysAreRefused(t *testing.T) {
+// An array is taken however it comes in, and costs its row alone.
+func TestArraysAreTaken(t *testing.T) {
 	b := bare(t)
 	ann := as(t, "ann", auth.Submitter)
 	if _, err := b.AddJob(ann, batchapi.NewJob{ID: "j", JobSettings: batchapi.JobSettings{Pool: "default"}, Owner: "ann"}); err != nil {
 		t.Fatal(err)
 	}
-	array := job.TaskSpec{ID: "a", Kind: job.Single, Ranks: 1, Command: []string{"true"}, Range: job.Range{Lo: 1, Hi: 2}}
-	_, errs, err := b.AddTasks(ann, "j", []job.TaskSpec{array})
-	var no *batchapi.Invalid
-	if err != nil || !errors.As(errs[0], &no) || no.Property != "gangway.array" {
+	array := job.TaskSpec{ID: "a", Kind: job.Single, Ranks: 1, Command: []string{"true"}, Range: job.Range{Lo: 1, Hi: 1_000_001}}
+	if _, errs, err := b.AddTasks(ann, "j", []job.TaskSpec{array}); err != nil || errs[0] != nil {
 		t.Errorf("by Batch: %v, %v", errs, err)
 	}
-	_, err = b.submitSpec(ann, batchapi.Principal{Name: "ann"}, job.Spec{ID: "k", Tasks: []job.TaskSpec{array}})
-	if !errors.As(err, &no) || no.Property != "tasks[0].array" || !strings.Contains(no.Reason, "task a: ") {
+	if _, err := b.submitSpec(ann, batchapi.Principal{Name: "ann"}, job.Spec{ID: "k", Tasks: []job.TaskSpec{array}}); err != nil {
 		t.Errorf("by gangway submit: %v", err)
 	}
+	must(t, b, state.Decided(func(c *state.Cluster) (state.What, error) {
+		if n := c.Counts().Pending; n != 2_000_000 {
+			t.Errorf("%d elements wait", n)
+		}
+		return nil, nil
+	}))
 }
 
 // What holds the cores that bob's tasks wait for is not his business.

@@ -129,7 +129,7 @@ func (b *backend) ended(n state.Notice) {
 	if n.Kind != state.AttemptState || n.Record == nil || n.Record.State != job.AttemptEnded {
 		return
 	}
-	if len(n.Record.Parts) == 1 && n.Record.Try.Len() > 1 {
+	if n.Record.Crew != nil {
 		return // an array's: it is not kept in the history either
 	}
 	p := pastOf(n.Record)
@@ -180,6 +180,13 @@ func (b *backend) readAhead(ctx context.Context) error {
 			}
 			if err := b.recall(views); err != nil {
 				return err
+			}
+			for i := range views {
+				if v := &views[i]; hasElements(v.Spec) {
+					if err := b.elementsPast.Warm(v.UID); err != nil {
+						return err
+					}
+				}
 			}
 			seen += len(views)
 			from = next

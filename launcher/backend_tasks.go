@@ -192,15 +192,17 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 		return nil, nil, err
 	}
 	if len(good) > 0 {
-		if err := b.do(ctx, state.TasksAdded{Job: uid, Tasks: good}); err != nil {
+		if err := b.do(ctx, state.TasksAdded{Job: uid, Tasks: good, Later: true}); err != nil {
 			var c *batchapi.Conflict
-			if !errors.As(err, &c) || c.Code != batchapi.CodeTaskExists {
+			var wrong job.Problems
+			if !errors.As(err, &wrong) && (!errors.As(err, &c) || c.Code != batchapi.CodeTaskExists) {
 				return nil, nil, err
 			}
-			// Someone added one of them just now: one by one tells which.
+			// Someone added one of them just now, or one depends on what it can't: one by
+			// one tells which.
 			for i, t := range tasks {
 				if errs[i] == nil {
-					errs[i] = b.do(ctx, state.TasksAdded{Job: uid, Tasks: []job.TaskSpec{t}})
+					errs[i] = b.do(ctx, state.TasksAdded{Job: uid, Tasks: []job.TaskSpec{t}, Later: true})
 				}
 			}
 		}
@@ -218,43 +220,17 @@ func (b *backend) AddTasks(ctx context.Context, jobID string, tasks []job.TaskSp
 }
 
 func (b *backend) Task(ctx context.Context, jobID, taskID string) (batchapi.Task, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return batchapi.Task{}, err
+		}
+		return x.one, nil
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return batchapi.Task{}, err
 	}
 	return b.taskOf(&v), nil
-}
-
-func (b *backend) Tasks(ctx context.Context, jobID string, q batchapi.TaskQuery) ([]batchapi.Task, error) {
-	from, err := cursor(q.After)
-	if err != nil {
-		return nil, err
-	}
-	views := make([]taskView, 0, q.Limit)
-	err = b.read(ctx, func(c *state.Cluster) error {
-		j, err := b.jobByID(ctx, c, jobID)
-		if err != nil {
-			return err
-		}
-		c.EachTask(j.Row.UID, int(min(from, 1<<40)), func(s state.TaskStatus) bool {
-			if len(q.States) == 0 || slices.Contains(q.States, s.State) {
-				views = append(views, viewOf(c, &j, s))
-			}
-			return len(views) < q.Limit
-		})
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := b.recall(views); err != nil {
-		return nil, err
-	}
-	out := make([]batchapi.Task, len(views))
-	for i := range views {
-		out[i] = b.taskOf(&views[i])
-	}
-	return out, nil
 }
 
 // changeTask decides on an event for a task that is still at the version seen,
@@ -286,6 +262,12 @@ func sameWork(a, b job.TaskSpec) bool {
 }
 
 func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version, s job.TaskSpec) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return wholeArray(x, "changed")
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		api := s.API
 		if api == nil {
@@ -300,6 +282,12 @@ func (b *backend) UpdateTask(ctx context.Context, jobID, taskID string, seen bat
 }
 
 func (b *backend) TerminateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return b.terminateElement(ctx, x, seen)
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		if v.State == job.TaskCompleted {
 			return nil, &batchapi.Conflict{Code: batchapi.CodeTaskCompleted, Message: "task " + v.Row.Spec.ID + " has completed already"}
@@ -309,12 +297,24 @@ func (b *backend) TerminateTask(ctx context.Context, jobID, taskID string, seen 
 }
 
 func (b *backend) ReactivateTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return b.changeElement(ctx, x, seen, state.TaskReactivated{Task: x.task.UID, Element: &x.index})
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		return state.TaskReactivated{Task: v.UID}, nil
 	})
 }
 
 func (b *backend) DeleteTask(ctx context.Context, jobID, taskID string, seen batchapi.Version) error {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return wholeArray(x, "deleted")
+	}
 	return b.changeTask(ctx, jobID, taskID, seen, func(v taskView) (state.What, error) {
 		return state.TaskDeleted{Task: v.UID}, nil
 	})
@@ -346,6 +346,9 @@ func (b *backend) TaskCounts(ctx context.Context, jobID string) (out batchapi.Co
 }
 
 func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchapi.Subtask, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		return nil, err // it is no gang
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return nil, err
@@ -373,6 +376,12 @@ func (b *backend) Subtasks(ctx context.Context, jobID, taskID string) ([]batchap
 }
 
 func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.Explanation, error) {
+	if x, err := b.element(ctx, jobID, taskID); x != nil || err != nil {
+		if err != nil {
+			return batchapi.Explanation{}, err
+		}
+		return b.explainElement(ctx, jobID, x)
+	}
 	v, err := b.view(ctx, jobID, taskID)
 	if err != nil {
 		return batchapi.Explanation{}, err
@@ -392,8 +401,11 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 	case v.State == job.TaskActive && v.job.Row.Held:
 		e.Reason = &job.Reason{Code: job.WaitHeld, Detail: "its job is disabled", Hint: "enable the job"}
 	case v.State == job.TaskActive:
+		if err := b.read(ctx, func(c *state.Cluster) error { e.Reason = c.Waits(v.UID); return nil }); err != nil {
+			return e, err
+		}
 		for _, w := range b.ctl.Waiting() {
-			if w.Task == v.UID {
+			if w.Task == v.UID && e.Reason == nil {
 				r := w.Reason
 				e.Reason = &r
 				break

@@ -60,17 +60,50 @@ func (m *metrics) notice(n state.Notice) {
 			m.attempts.WithLabelValues(string(n.Record.State)).Inc()
 		}
 	case state.TaskDone:
-		if n.Outcome == nil {
-			return
+		switch {
+		case n.Outcome == nil:
+		case n.Block == nil || len(n.Block.Done) == 0:
+			m.ends.WithLabelValues(endOf(n.Outcome)).Add(float64(n.Outcome.Len()))
+		case n.Outcome == &n.Block.Done[0]: // once for all of its outcomes
+			m.block(n.Block.Done)
 		}
-		what := "success"
-		if !n.Outcome.Success {
-			what = "failure"
-			if n.Outcome.Reason != nil && n.Outcome.Reason.Code != "" {
-				what = string(n.Outcome.Reason.Code)
+	}
+}
+
+// endOf is how elements ended, as the counter's label has it.
+func endOf(o *job.Outcome) string {
+	switch {
+	case o.Success:
+		return "success"
+	case o.Reason != nil && o.Reason.Code != "":
+		return string(o.Reason.Code)
+	}
+	return "failure"
+}
+
+// block counts the outcomes of a block: a counter is looked up once for those that
+// follow each other in the same way but for successes in between.
+func (m *metrics) block(done []job.Outcome) {
+	var good, bad uint64
+	what := ""
+	for i := range done {
+		if done[i].Success {
+			good += done[i].Len()
+			continue
+		}
+		if w := endOf(&done[i]); w != what {
+			if bad > 0 {
+				m.ends.WithLabelValues(what).Add(float64(bad))
 			}
+			what, bad = w, 0
 		}
-		m.ends.WithLabelValues(what).Add(float64(n.Outcome.Len()))
+		bad += done[i].Len()
+	}
+	if good > 0 {
+		m.ends.WithLabelValues("success").Add(float64(good))
+	}
+	if bad > 0 {
+		m.ends.WithLabelValues(what).Add(float64(bad))
 	}
 }
 

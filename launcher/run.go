@@ -160,15 +160,34 @@ type run struct {
 // Run carries the job through and returns when nothing of it is left, or ctx is
 // done. The error is gangway's; the application's end is in the result.
 func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
-	nodes := cfg.Provider.Nodes()
-	r := &run{cfg: cfg, notices: make(chan state.Notice, 1024), failed: make(chan error, len(nodes)), jobUID: randomID(4)}
+	r := newRun(cfg, store.NewMemory(), nil)
+	var res RunResult
+	err := r.embed(ctx, func(appDone <-chan struct{}) (err error) {
+		res, err = r.follow(ctx, appDone)
+		return err
+	})
+	return res, err
+}
+
+// newRun makes the parts of an embedded launcher. early, if it is set, is told of
+// each notice by the applier, before what follows from it is sent to the nodes; it
+// says whether the notice goes on to those who follow the job.
+func newRun(cfg RunConfig, rows control.Store, early func(state.Notice) bool) *run {
+	r := &run{cfg: cfg, notices: make(chan state.Notice, 1024), failed: make(chan error, len(cfg.Provider.Nodes())), jobUID: randomID(4)}
 	cluster := randomID(8)
 	r.traffic = newTraffic(r)
 	empty := state.New(cluster, 1)
 	empty.SetFabric(cfg.Fabric)
+	notice := func(n state.Notice) { r.notices <- n }
+	if early != nil {
+		notice = func(n state.Notice) {
+			if early(n) {
+				r.notices <- n
+			}
+		}
+	}
 	r.ctl = control.New(control.Config{
-		Cluster: empty, Store: store.NewMemory(), Fleet: fleetRef{r}, Log: cfg.Log,
-		Notice:    func(n state.Notice) { r.notices <- n },
+		Cluster: empty, Store: rows, Fleet: fleetRef{r}, Log: cfg.Log, Notice: notice,
 		NodeGrace: Lease, Lease: Lease,
 	})
 	r.fleet = agents.New(agents.Config{
@@ -176,6 +195,12 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 		Cluster: cluster, Epoch: 1, Who: cfg.Who, Lease: Lease, Base: cfg.Base, Log: cfg.Log,
 		Failed: r.connectFailed, Up: r.traffic.sessionUp,
 	})
+	return r
+}
+
+// embed runs the launcher for as long as follow takes, and clears up after it.
+func (r *run) embed(ctx context.Context, follow func(appDone <-chan struct{}) error) error {
+	cfg, nodes := r.cfg, r.cfg.Provider.Nodes()
 	// The parts stop in the order in which they need each other.
 	var applier, sessions, printer, drained sync.WaitGroup
 	appCtx, stopApplier := context.WithCancel(context.WithoutCancel(ctx))
@@ -196,13 +221,13 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	for _, n := range nodes {
 		if err := r.ctl.Do(ctx, state.NodeAdded{Node: n.Name}); err != nil {
 			drained.Go(func() { drain(r.notices, appDone) })
-			return RunResult{}, err
+			return err
 		}
 	}
 	for _, n := range nodes {
 		sessions.Go(func() { r.fleet.Keep(sesCtx, n.Name) })
 	}
-	res, err := r.follow(ctx, appDone)
+	err := follow(appDone)
 	if err != nil && appErr != nil && errors.Is(err, control.ErrStopped) {
 		err = appErr
 	}
@@ -213,7 +238,7 @@ func Run(ctx context.Context, cfg RunConfig) (RunResult, error) {
 	if gerr := r.fleet.Goodbye(bye); gerr != nil {
 		cfg.Out.Notice("", gerr.Error(), true)
 	}
-	return res, err
+	return err
 }
 
 // abandonWait is how long the output of a cancelled job is waited for.

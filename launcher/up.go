@@ -20,6 +20,7 @@ import (
 	"gangway/launcher/auth"
 	"gangway/launcher/batchapi"
 	"gangway/launcher/control"
+	"gangway/launcher/history"
 	"gangway/launcher/job"
 	"gangway/launcher/pool"
 	"gangway/launcher/sched"
@@ -77,6 +78,7 @@ type up struct {
 	keys    *auth.Keyring
 	ca      *auth.CA
 	metrics *metrics
+	merger  *merger
 	group   sync.WaitGroup
 }
 
@@ -143,6 +145,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	defer u.group.Wait()
 	defer stop()
 	u.metrics = newMetrics(cfg.Version)
+	u.merger = newMerger()
 	id := cluster.ID()
 	cluster.SetFabric(cfg.Fabric)
 	cluster.SetDrainAfter(cfg.DrainAfter)
@@ -158,7 +161,7 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 		},
 		Up: func(node string) { u.api.unreached.connected(node) },
 	})
-	u.api = &backend{ctl: u.ctl, history: st, fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
+	u.api = &backend{ctl: u.ctl, history: st, elementsPast: history.New(st), fleet: u.fleet, pool: cfg.Pool, since: time.Now(), life: life,
 		expel: u.expel}
 	defer u.api.leaving.Wait()
 	applied := make(chan error, 1)
@@ -185,6 +188,11 @@ func (u *up) run(ctx context.Context, st store.Store, cluster *state.Cluster, ep
 	u.group.Go(func() {
 		if err := u.api.readAhead(life); err != nil && life.Err() == nil {
 			cfg.Log.Warn("ended tasks can't be read ahead", "err", err)
+		}
+	})
+	u.group.Go(func() {
+		if err := u.api.mergeRows(life, u.merger); err != nil && life.Err() == nil {
+			cfg.Log.Warn("the results of arrays are no longer merged into fewer rows", "err", err)
 		}
 	})
 	if cfg.Provider != nil {
@@ -380,7 +388,7 @@ func (u *up) stillLetIn(ctx context.Context, name string, c *tls.Conn, cs tls.Co
 
 func (u *up) handler() http.Handler {
 	api := batchapi.New(batchapi.Config{Backend: u.api, Auth: keyring{u.keys}, Log: u.cfg.Log, Version: u.cfg.Version,
-		Submit: u.api.submitSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
+		Submit: u.api.submitSpec, Preview: u.api.previewSpec, Metrics: u.metrics.handler(u.ctl, u.fleet)})
 	return paths(u.ca.JoinHandler(), api)
 }
 
@@ -409,17 +417,25 @@ func withUser(p auth.Principal) auth.Principal {
 
 // submitSpec takes a whole job of the command line.
 func (b *backend) submitSpec(ctx context.Context, who batchapi.Principal, spec job.Spec) (string, error) {
-	if err := b.checkPool(spec.Pool); err != nil {
+	if err := b.acceptable(spec); err != nil {
 		return "", err
-	}
-	for i, t := range spec.Tasks {
-		if t.Stdin || t.Bcast || t.PlanOnly {
-			return "", &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
-		}
 	}
 	spec.Owner, spec.User, spec.Session = who.Name, who.NodeUser, false
 	_, err := b.submit(ctx, spec)
 	return spec.ID, err
+}
+
+// acceptable checks what only a launcher that stays refuses.
+func (b *backend) acceptable(spec job.Spec) error {
+	if err := b.checkPool(spec.Pool); err != nil {
+		return err
+	}
+	for i, t := range spec.Tasks {
+		if t.Stdin || t.Bcast || t.PlanOnly {
+			return &batchapi.Invalid{Property: fmt.Sprintf("tasks[%d]", i), Reason: "a kept job has no client that could send its input or its program: put them where the nodes find them"}
+		}
+	}
+	return nil
 }
 
 // ofTask names the task, by its place in the job, of which a refusal is.
@@ -478,6 +494,7 @@ func (t silentTraffic) FromShim(node string, m *wire.FromShim) {
 // notice is called by the applier: it must not block.
 func (u *up) notice(n state.Notice) {
 	u.metrics.notice(n)
+	u.merger.told(n)
 	u.api.ended(n)
 	switch n.Kind {
 	case state.NodeChanged:
@@ -486,5 +503,8 @@ func (u *up) notice(n state.Notice) {
 		u.cfg.Log.Info("job ended", "job", n.Job)
 	case state.TaskForgotten, state.JobForgotten:
 		u.group.Go(func() { u.api.clear(n.Folder) })
+		if n.Elements {
+			u.group.Go(func() { u.api.clearElements(n) })
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -395,8 +396,9 @@ func (sh *shim) attach(a *agent, conn net.Conn) {
 		}
 	})
 	a.wg.Go(func() {
+		r := bufio.NewReader(conn)
 		for {
-			f, err := link.ReadFrame(conn)
+			f, err := link.ReadFrame(r)
 			if err != nil {
 				a.post(func(a *agent) { a.shimClosed(id, gen) })
 				return
@@ -413,6 +415,10 @@ func (a *agent) shimFrame(id string, gen int, f *wire.Frame) {
 	}
 	if st := f.GetState(); st != nil {
 		sh.phase = st.GetPhase()
+		return
+	}
+	if f.GetTo().GetForget() != nil { // its last word: nothing but its process is left, and that ends
+		a.exited(sh, true, howEnded(proc.Status{}))
 		return
 	}
 	m := f.GetFrom()

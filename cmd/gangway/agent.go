@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/nodeagent"
+	"gangway/nodeagent/proc"
 	"gangway/nodeagent/wire/link"
 )
 
@@ -145,7 +146,9 @@ func shimMain(life func(context.Context, net.Conn) error) int {
 	if err != nil {
 		return report(os.Stderr, false, usagef("it is started by gangway agent", "descriptor 3 is not the agent's connection"))
 	}
-	return report(os.Stderr, false, life(context.Background(), conn))
+	err = life(context.Background(), conn)
+	proc.StepBack() // nobody waits for what is still to do
+	return report(os.Stderr, false, err)
 }
 
 func newKeyCommand(a *app) *cobra.Command {

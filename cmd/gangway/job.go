@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gangway/launcher/client"
+	"gangway/launcher/job"
 )
 
 func newJobCommand(a *app) *cobra.Command {
@@ -57,28 +58,36 @@ func newJobList(a *app, l *launcherFlags) *cobra.Command {
 func newJobShow(a *app, l *launcherFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "show JOB", Short: "Show a job", Args: wants(1, 1, "JOB"),
+		Long: `Show a job: its tasks counted, how fast they end, how long they ran and how they
+failed. Failures are grouped by how they ended and the last line on stderr, in
+which # stands for numbers; one of each group is named.`,
 		RunE: l.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			j, err := c.Job(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return a.encode(j)
-			}
-			n, err := c.Counts(ctx, j.ID)
+			s, err := c.Summary(ctx, j.ID)
 			if err != nil {
 				return err
 			}
+			if a.json {
+				return a.encodeJob(j, s)
+			}
+			n := client.Counts(s.Counts)
 			open := ""
 			if j.Open() {
 				open = "yes: it takes more tasks until it is cancelled"
 			}
 			if err := a.facts("job", j.ID, "state", j.State+since(j.StateAt), "owner", j.Gangway.Owner, "pool", j.Pool.ID, "priority", fmt.Sprint(j.Priority),
-				"tasks", counted(n), "stays open", open, "submitted", moment(j.Created), "ended", moment(j.Execution.End), "reason", j.Execution.Reason,
+				"tasks", counted(n), "pace", paceOf(s), "stays open", open, "submitted", moment(j.Created), "ended", moment(j.Execution.End), "reason", j.Execution.Reason,
 				"lasted", lasted(j.Created, j.Execution.End)); err != nil {
 				return err
 			}
-			return a.whyWaiting(ctx, c, j.ID)
+			if err := a.whyWaiting(ctx, c, j.ID); err != nil {
+				return err
+			}
+			a.printSummary(s)
+			return nil
 		}),
 	}
 }
@@ -97,7 +106,7 @@ func (a *app) whyWaiting(ctx context.Context, c *client.Client, jobID string) er
 		return err
 	}
 	x, err := c.Explain(ctx, jobID, tasks[0].ID)
-	if err != nil {
+	if err != nil || x.State != job.TaskActive { // it has started meanwhile
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s waits: %s\n", tasks[0].ID, printable(x.Sentence))

@@ -70,7 +70,7 @@ Exit status: the application's; 125 gangway failed, 126 not executable,
 		newAgentCommand(a), newBridgeCommand(a), newKeyCommand(a), newVersionCommand(a),
 		newSubmitCommand(a), newJobCommand(a), newTaskCommand(a), newNodeCommand(a), newPoolCommand(a), newStatusCommand(a),
 		newTokenCommand(a), newAccountCommand(a), newJoinTokenCommand(a), newCACommand(a),
-		newUpCommand(a), newFabricCommand(a),
+		newUpCommand(a), newFabricCommand(a), newMapCommand(a),
 	)
 	return root
 }

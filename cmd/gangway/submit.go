@@ -29,10 +29,12 @@ type submitFlags struct {
 	run                 runFlags
 	launcher            launcherFlags
 	wait, follow, exact bool
+	dry                 bool
 	retries             int
 	array               string
 	onNodeLoss          string
 	made                bool // of a command and not of a file
+	order               orderFlags
 }
 
 func newSubmitCommand(a *app) *cobra.Command {
@@ -54,9 +56,17 @@ all succeeded, else 1.`,
 			if err != nil {
 				return err
 			}
+			if f.dry {
+				return a.dry(cmd, f, spec)
+			}
 			return f.launcher.asks(func(ctx context.Context, c *client.Client, _ []string) error { return a.submit(ctx, c, f, spec) })(cmd, nil)
 		},
 	}
+	f.register(c)
+	return c
+}
+
+func (f *submitFlags) register(c *cobra.Command) {
 	f.run.register(c)
 	f.launcher.register(c.Flags())
 	fl := c.Flags()
@@ -66,11 +76,12 @@ all succeeded, else 1.`,
 	}
 	fl.BoolVar(&f.wait, "wait", false, "wait until the job has ended, with its output if it is one task, and exit with its status")
 	fl.BoolVarP(&f.follow, "follow", "f", false, "print the task's output until it has ended, and exit with 0")
+	fl.BoolVar(&f.dry, "dry-run", false, "show what the job would be: its elements, the first and the last, and the cores they want; submit nothing")
 	fl.BoolVar(&f.exact, "exact", false, "refuse an id that is taken instead of adding a number to it")
 	fl.StringVar(&f.array, "array", "", "run the command once per index: a number of them, from 0, or the first and the last, as in 1-100; GANGWAY_ARRAY_INDEX says which")
 	fl.IntVar(&f.retries, "retries", 0, "how often a task that exits with a status other than 0 is tried again; -1: without limit")
 	fl.StringVar(&f.onNodeLoss, "on-node-loss", string(job.NodeLossRequeue), "if a node is lost: requeue starts the task elsewhere, fail ends it, wait waits for the node")
-	return c
+	f.order.register(fl)
 }
 
 // notSubmit are flags of run that a launcher that stays has settled already, or
@@ -94,7 +105,11 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	switch {
 	case dash == 0:
 		f.made = true
-		return f.command(args)
+		spec, err := f.command(args)
+		if err != nil {
+			return spec, err
+		}
+		return spec, f.order.job(fl, &spec)
 	case len(args) == 0:
 		return job.Spec{}, usagef("gangway submit FILE.yaml, or gangway submit -- CMD", "nothing to submit")
 	case dash > 0, len(args) > 1:
@@ -103,13 +118,13 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	var bad string
 	fl.Visit(func(x *pflag.Flag) {
 		switch x.Name {
-		case "wait", "follow", "exact", "name", "priority", "launcher", "ca", "fingerprint", "json":
+		case "wait", "follow", "exact", "dry-run", "name", "priority", "max-failures", "max-running", "launcher", "ca", "fingerprint", "json":
 		default:
 			bad = x.Name
 		}
 	})
 	if bad != "" {
-		return job.Spec{}, usagef("say it in the file; --name and --priority can be given here", "--%s is of a command, not of a job file", bad)
+		return job.Spec{}, usagef("say it in the file; --name, --priority, --max-failures and --max-running can be given here", "--%s is of a command, not of a job file", bad)
 	}
 	spec, err := f.readJobFile(a, args[0])
 	if err != nil {
@@ -120,6 +135,9 @@ func (f *submitFlags) spec(a *app, cmd *cobra.Command, args []string) (job.Spec,
 	}
 	if fl.Changed("priority") {
 		spec.Priority = f.run.priority
+	}
+	if err := f.order.job(fl, &spec); err != nil {
+		return spec, err
 	}
 	if f.follow && (len(spec.Tasks) != 1 || spec.Tasks[0].Resolve().Range.Len() != 1) {
 		return job.Spec{}, usagef("submit it without, then: gangway task logs -f JOB TASK", "--follow follows one task; %s has more", args[0])
@@ -141,6 +159,9 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	// The shell's own environment is of this machine, and has secrets: it stays here.
 	t.ID, t.Stdin, t.EnvBase = commandTask, false, nil
 	t.Retries, t.OnNodeLoss = f.retries, job.NodeLoss(f.onNodeLoss)
+	if err := f.order.task(t); err != nil {
+		return job.Spec{}, err
+	}
 	spec.Session = false
 	if f.array != "" {
 		var ok bool

@@ -24,11 +24,13 @@ func newTaskCommand(a *app) *cobra.Command {
 }
 
 func newTaskList(a *app, l *launcherFlags) *cobra.Command {
-	var state, filter string
+	var state, filter, node string
+	var exits []int
+	var failed bool
 	var limit int
 	c := &cobra.Command{
-		Use: "list JOB", Aliases: []string{"ls"}, Short: "List a job's tasks", Args: wants(1, 1, "JOB"),
-		Example: "  gangway task list sweep --state active\n  gangway task list sweep --filter \"executionInfo/result eq 'failure'\"",
+		Use: "list JOB", Aliases: []string{"ls"}, Short: "List a job's tasks, an array's elements among them", Args: wants(1, 1, "JOB"),
+		Example: "  gangway task list sweep --state active\n  gangway task list sweep --failed --node node17 --limit 20\n  gangway task list sweep --filter \"executionInfo/result eq 'failure'\"",
 		RunE: l.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			var parts []string
 			switch state {
@@ -40,6 +42,7 @@ func newTaskList(a *app, l *launcherFlags) *cobra.Command {
 			default:
 				return usagef("active, preparing, running, completed, succeeded or failed", "--state %q is unknown", state)
 			}
+			parts = append(parts, taskFilter(node, exits, failed)...)
 			if filter != "" {
 				parts = append(parts, "("+filter+")")
 			}
@@ -60,6 +63,9 @@ func newTaskList(a *app, l *launcherFlags) *cobra.Command {
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are active (waiting), preparing, running, completed, succeeded or failed")
 	c.Flags().StringVar(&filter, "filter", "", "only those that an OData filter fits, as Azure Batch's $filter")
+	c.Flags().StringVar(&node, "node", "", "only those on this node, or that ran there")
+	c.Flags().IntSliceVar(&exits, "exit", nil, "only those that ended with this exit status, or one of them")
+	c.Flags().BoolVar(&failed, "failed", false, "only those that failed")
 	c.Flags().IntVar(&limit, "limit", 0, "no more than this many")
 	return c
 }
@@ -94,8 +100,12 @@ func newTaskShow(a *app, l *launcherFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			tries, err := c.Attempts(ctx, args[0], t.ID)
+			if err != nil {
+				return err
+			}
 			if a.json {
-				return a.encode(t)
+				return a.encodeTask(t, tries)
 			}
 			x := t.Execution
 			if err := a.facts("job", args[0], "task", t.ID, "state", taskState(t)+since(t.StateAt), "exit status", exitText(t), "command", t.CommandLine,
@@ -108,6 +118,9 @@ func newTaskShow(a *app, l *launcherFlags) *cobra.Command {
 				return err
 			}
 			a.printExplanation("", e)
+			if len(tries) > 0 {
+				return a.printAttempts(tries)
+			}
 			return nil
 		}),
 	}

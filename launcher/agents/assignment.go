@@ -38,6 +38,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		Job: p.JobID, Task: t.ID, Node: p.Node,
 		Command: t.Command, Workdir: t.WorkDir, Env: t.Env, EnvBase: t.EnvBase,
 		Mpi: t.MPI, LaunchVia: t.Via, Bcast: t.Bcast, Stdin: t.Stdin && p.NodeIndex == 0, StdinTty: t.StdinTTY,
+		SoftSignal: int32(t.SoftSignal), SoftBeforeMs: uint64(t.SoftBefore.Milliseconds()),
 		TimeLimitMs: uint64(t.TimeLimit.Milliseconds()), MemoryBytes: p.Memory,
 		LaunchDeadlineMs: uint64(orDefault(t.LaunchDeadline, defaultDeadline).Milliseconds()),
 		KillGraceMs:      uint64(orDefault(t.KillGrace, defaultGrace).Milliseconds()),
@@ -59,6 +60,9 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 	}
 	if p.Crew != nil {
 		a.Crew = &wire.Crew{Slots: uint32(p.Crew.Slots), ElementMemory: t.MemPerRank}
+		if s := p.Crew.Sweep; s != nil {
+			a.Crew.SweepJson, a.Crew.First, a.Crew.Templates = s.JSON, t.Range.Lo, s.Fields
+		}
 	}
 	if t.Launch == job.LaunchPrimary {
 		a.Launch = wire.LaunchMode_LAUNCH_PRIMARY

@@ -49,7 +49,7 @@ func knows(c *state.Crew, t job.Try) bool {
 func work(p *state.Part, runs []job.Try, seq uint64, last bool) *wire.ToShim {
 	w := &wire.Work{Seq: seq, Last: last, Runs: make([]*wire.Run, len(runs))}
 	for i, t := range runs {
-		w.Runs[i] = &wire.Run{Range: &wire.Range{Lo: t.Lo, Hi: t.Hi}, Attempt: t.Attempt}
+		w.Runs[i] = &wire.Run{Range: &wire.Range{Lo: t.Lo, Hi: t.Hi}, Attempt: t.Attempt, SweepJson: p.Crew.Sweep.Cut(t.Range)}
 	}
 	return &wire.ToShim{Id: p.ID, M: &wire.ToShim_Work{Work: w}}
 }

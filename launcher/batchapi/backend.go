@@ -68,6 +68,8 @@ type JobBackend interface {
 	// is completed or on its way there is a Conflict.
 	TerminateJob(ctx context.Context, id string, seen Version, reason string) error
 	DeleteJob(ctx context.Context, id string, seen Version) error
+	// Summary is what the ends of a job's tasks come to.
+	Summary(ctx context.Context, id string) (Summary, error)
 }
 
 // TaskBackend is what tasks are asked for.
@@ -95,6 +97,8 @@ type TaskBackend interface {
 	// Subtasks returns what runs on a gang's nodes other than the first, in node
 	// order; none for other tasks.
 	Subtasks(ctx context.Context, jobID, taskID string) ([]Subtask, error)
+	// Attempts returns all that ran of a task, the first one first.
+	Attempts(ctx context.Context, jobID, taskID string) ([]Attempt, error)
 	// Explain says why a task waits or failed.
 	Explain(ctx context.Context, jobID, taskID string) (Explanation, error)
 	// Autopsy reports on the attempt with the number, from 1, or on the last that
@@ -231,6 +235,9 @@ type JobSettings struct {
 	TimeLimit time.Duration
 	Retries   int  // default of the job's tasks; -1: no limit
 	AutoEnd   bool // complete once all its tasks have; not before it has had one
+	// MaxRunning is job.Spec's. ExitActions too; it can't change.
+	MaxRunning  int
+	ExitActions bool
 	// API is what only the API's clients read, kept as it is: job.Spec.API.
 	API json.RawMessage
 }
@@ -267,6 +274,10 @@ type TaskQuery struct {
 	// States limits the answer to tasks in one of them; empty: all. It is a hint:
 	// an answer with other tasks is filtered again.
 	States []job.TaskState
+	// May and Match are the list's filter, nil if it has none. Of an array, elements
+	// that they do not want must be left out; of other tasks, that is done again.
+	May   func(*Span) Answer
+	Match func(*Task) bool
 }
 
 // Task is a task, or one element of an array.
@@ -315,7 +326,11 @@ type Counts struct {
 
 // StateCounts counts by state; Completed is Succeeded + Failed.
 type StateCounts struct {
-	Active, Running, Completed, Succeeded, Failed uint64
+	Active    uint64 `json:"active"`
+	Running   uint64 `json:"running"`
+	Completed uint64 `json:"completed"`
+	Succeeded uint64 `json:"succeeded"`
+	Failed    uint64 `json:"failed"`
 }
 
 // Explanation is why a task is where it is.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"gangway/launcher/job"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // TestTaskSpecs: what Batch's words become.
@@ -34,6 +35,9 @@ func TestTaskSpecs(t *testing.T) {
 				KillGrace: 5 * time.Second, Setup: &job.Setup{Name: "gangway.setup", Script: []byte("module load x\n")}}},
 		"by environment": {`"commandLine":"./solve","environmentSettings":[{"name":"GANGWAY_MPI","value":"auto"},{"name":"GANGWAY_RANKS","value":"8"},{"name":"GANGWAY_OVERSUBSCRIBE","value":"true"}],"gangway":{"ranks":8,"onNodeLoss":"fail"}`,
 			job.TaskSpec{Kind: job.Gang, Launch: job.LaunchRanks, MPI: "auto", Ranks: 8, Command: []string{"./solve"}, Retries: 2, Env: common, Oversubscribe: true, OnNodeLoss: job.NodeLossFail}},
+		"sweep": {`"commandLine":"x {c}","gangway":{"sweep":{"axes":[{"columns":[{"name":"c","values":["1","2"]}]}]},"vary":{"cores-per-rank":"{c}"}}`,
+			job.TaskSpec{Kind: job.Single, Command: []string{"x", "{c}"}, CoresPerRank: 1, Retries: 2, Env: common, Vary: map[string]string{"cores-per-rank": "{c}"},
+				Sweep: &sweep.Sweep{Axes: []sweep.Axis{{Columns: []sweep.Column{{Name: "c", Values: []string{"1", "2"}}}}}}}},
 		"array": {`"commandLine":"x","gangway":{"array":1000}`, job.TaskSpec{Kind: job.Single, Range: job.Range{Lo: 1, Hi: 1001}, Command: []string{"x"}, CoresPerRank: 1, Retries: 2, Env: common}},
 	} {
 		p, err := readProps([]byte(`{"id":"t",` + c.body + `}`))

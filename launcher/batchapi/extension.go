@@ -10,12 +10,19 @@ import (
 	"time"
 
 	"gangway/launcher/job"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // extension is the object "gangway" of a task: what Batch has no words for. A
 // field that is nil was not given. The environment setting of a field is its
 // name in capitals after GANGWAY_: GANGWAY_RANKS_PER_NODE is ranksPerNode.
 type extension struct {
+	// Sweep is what varies between elements, as package sweep has it: its values
+	// replace placeholders in the command line, the environment, workdir and, by
+	// their names in job files, in the fields of Vary.
+	Sweep *sweep.Sweep       `json:"sweep,omitempty"`
+	Vary  *map[string]string `json:"vary,omitempty"`
+
 	MPI            *string `json:"mpi,omitempty"`    // auto, mpich, intel, openmpi, msmpi, none; then the command line is the program of every rank
 	Launch         *string `json:"launch,omitempty"` // ranks or primary, if mpi leaves it open
 	Ranks          *int    `json:"ranks,omitempty"`
@@ -43,11 +50,19 @@ type extension struct {
 	LaunchDeadline *string `json:"launchDeadline,omitempty"` // ISO 8601
 	OnNodeLoss     *string `json:"onNodeLoss,omitempty"`     // requeue, fail, wait
 	Array          *int    `json:"array,omitempty"`          // elements, numbered from 1
+	Priority       *int    `json:"priority,omitempty"`       // within the job
+	DependsOn      *string `json:"dependsOn,omitempty"`      // with commas: tasks, arrays, elements as A[1-10], names as sim-*
+	Backoff        *string `json:"backoff,omitempty"`        // ISO 8601: before the first retry
+	BackoffMax     *string `json:"backoffMax,omitempty"`     // ISO 8601
+	RetryElsewhere *bool   `json:"retryElsewhere,omitempty"` // not on the nodes where it failed
+	Signal         *int    `json:"signal,omitempty"`         // Linux's number
+	SignalBefore   *string `json:"signalBefore,omitempty"`   // ISO 8601: before maxWallClockTime is over
 }
 
 // readExtension reads the object "gangway".
 func readExtension(g *props) *extension {
 	e := &extension{
+		Sweep: g.optSweep("sweep"), Vary: g.optTexts("vary"),
 		MPI:    g.optEnum("mpi", "auto", "mpich", "intel", "openmpi", "msmpi", "none"),
 		Launch: g.optEnum("launch", string(job.LaunchRanks), string(job.LaunchPrimary)),
 		Ranks:  g.optNumber("ranks", job.MaxRanks), RanksPerNode: g.optNumber("ranksPerNode", job.MaxRanks),
@@ -65,6 +80,7 @@ func readExtension(g *props) *extension {
 		OnNodeLoss: g.optEnum("onNodeLoss", string(job.NodeLossRequeue), string(job.NodeLossFail), string(job.NodeLossWait)),
 		Array:      g.optNumber("array", job.MaxArray),
 	}
+	orderExtension(g, e)
 	g.close()
 	return e
 }
@@ -178,6 +194,10 @@ func (e extension) merge(o extension) (extension, error) {
 // apply writes the fields that were given into a specification.
 func (e extension) apply(s *job.TaskSpec) {
 	set(&s.MPI, e.MPI)
+	set(&s.Vary, e.Vary)
+	if e.Sweep != nil {
+		s.Sweep = e.Sweep
+	}
 	set(&s.Ranks, e.Ranks)
 	set(&s.RanksPerNode, e.RanksPerNode)
 	set(&s.CoresPerRank, e.CoresPerRank)
@@ -219,13 +239,15 @@ func (e extension) apply(s *job.TaskSpec) {
 			s.Setup.Script = append(s.Setup.Script, coordination.Script...)
 		}
 	}
-	for _, d := range []struct {
-		to   *time.Duration
-		from *string
-	}{{&s.KillGrace, e.KillGrace}, {&s.LaunchDeadline, e.LaunchDeadline}, {&s.SwitchesWait, e.SwitchesWait}} {
-		if d.from != nil {
-			*d.to, _, _ = parseDuration(*d.from) // formatDuration wrote it
-		}
+	setDuration(&s.KillGrace, e.KillGrace)
+	setDuration(&s.LaunchDeadline, e.LaunchDeadline)
+	setDuration(&s.SwitchesWait, e.SwitchesWait)
+	e.order(s)
+}
+
+func setDuration(to *time.Duration, from *string) {
+	if from != nil {
+		*to, _, _ = parseDuration(*from) // formatDuration wrote it
 	}
 }
 

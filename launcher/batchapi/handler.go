@@ -39,6 +39,8 @@ type Config struct {
 	// Submit adds a whole job as the command line writes it, its tasks
 	// included, all or nothing, and returns its id; nil: not offered.
 	Submit func(ctx context.Context, who Principal, spec job.Spec) (id string, err error)
+	// Preview says what Submit would take and refuse; nil: not offered.
+	Preview func(ctx context.Context, who Principal, spec job.Spec) (job.Preview, error)
 	// Metrics answers Prometheus; nil: not offered.
 	Metrics http.Handler
 
@@ -162,7 +164,11 @@ func (c *call) serve() error {
 	if c.route.handle == nil {
 		return newFault(http.StatusNotImplemented, "NotImplemented", c.route.name+": "+c.route.why+".")
 	}
-	c.Body = http.MaxBytesReader(c.w, c.Body, maxBody)
+	most := int64(maxBody)
+	if _, whole := c.route.in.(job.Spec); whole {
+		most = maxSubmit
+	}
+	c.Body = http.MaxBytesReader(c.w, c.Body, most)
 	return c.route.handle(c)
 }
 

@@ -15,6 +15,8 @@ type jobBody struct {
 	DisplayName string      `json:"displayName,omitempty"`
 	Environment []nameValue `json:"commonEnvironmentSettings,omitempty"`
 	Metadata    []nameValue `json:"metadata,omitempty"`
+	// Dependencies lets tasks depend on others; it can't change.
+	Dependencies bool `json:"usesTaskDependencies,omitempty"`
 }
 
 type jobConstraints struct {
@@ -81,6 +83,13 @@ func (c *call) renderJob(j *Job) any {
 	if j.AutoEnd {
 		e.OnAll = "terminatejob"
 	}
+	if j.MaxRunning > 0 {
+		e.MaxParallel = j.MaxRunning
+	}
+	if j.ExitActions {
+		e.OnFailure = "performexitoptionsjobaction"
+	}
+	e.Dependencies = usesDependencies(*j)
 	return e
 }
 
@@ -193,6 +202,10 @@ func (c *call) addJob() error {
 	b.DisplayName, _ = p.text("displayName", 1024)
 	b.Environment = readEnvironment(p, "commonEnvironmentSettings")
 	readSettings(p, &n.JobSettings, &b, true)
+	if v, ok := p.enum("onTaskFailure", "noaction", "performexitoptionsjobaction"); ok {
+		n.ExitActions = v != "noaction"
+	}
+	b.Dependencies, _ = read[bool](p, "usesTaskDependencies", "true or false")
 	if err := p.finish(); err != nil {
 		return err
 	}
@@ -224,14 +237,17 @@ func (c *call) created(link string) {
 // gets its default, as in add and PUT; otherwise it stays.
 func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 	if whole {
-		s.Priority, s.TimeLimit, s.Retries, s.AutoEnd = 0, 0, 0, false
+		s.Priority, s.TimeLimit, s.Retries, s.AutoEnd, s.MaxRunning = 0, 0, 0, false, 0
 		b.Metadata = nil
 	}
 	if n, ok := p.number("priority", -job.MaxPriority, job.MaxPriority); ok {
 		s.Priority = n
 	}
-	if n, ok := p.number("maxParallelTasks", -1, 1<<31-1); ok && n != -1 {
-		p.add(notYet(p.path+"maxParallelTasks", " other than -1"))
+	if n, ok := p.number("maxParallelTasks", -1, job.MaxArray); ok {
+		if n == 0 {
+			p.bad("maxParallelTasks", "0", fmt.Sprintf("allowed is -1 (no limit) and 1 to %d", job.MaxArray))
+		}
+		s.MaxRunning = max(n, 0)
 	}
 	if k := p.object("constraints"); k != nil {
 		s.TimeLimit = k.duration("maxWallClockTime")
@@ -240,9 +256,6 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 	}
 	if v, ok := p.enum("onAllTasksComplete", "noaction", "terminatejob"); ok {
 		s.AutoEnd = v == "terminatejob"
-	}
-	if v, ok := p.enum("onTaskFailure", "noaction", "performexitoptionsjobaction"); ok && v != "noaction" {
-		p.add(notYet("onTaskFailure", " other than noaction"))
 	}
 	if p.has("metadata") {
 		b.Metadata = nil
@@ -265,7 +278,7 @@ func readSettings(p *props, s *JobSettings, b *jobBody, whole bool) {
 		info.close()
 		s.Pool = id
 	}
-	p.refuse("", "allowTaskPreemption", "usesTaskDependencies", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
+	p.refuse("", "allowTaskPreemption", "jobManagerTask", "jobPreparationTask", "jobReleaseTask", "networkConfiguration")
 	if g := p.object("gangway"); g != nil {
 		g.ignore("owner") // clients that send back what they read
 		g.close()
@@ -285,7 +298,7 @@ func (c *call) updateJob() error {
 		var b jobBody
 		_ = json.Unmarshal(s.API, &b)
 		p.ignore("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
-			"displayName", "commonEnvironmentSettings", "executionInfo", "stats")
+			"displayName", "commonEnvironmentSettings", "executionInfo", "stats", "onTaskFailure", "usesTaskDependencies")
 		readSettings(p, &s, &b, c.Method == http.MethodPut)
 		if err := p.finish(); err != nil {
 			return err

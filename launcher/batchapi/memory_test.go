@@ -361,6 +361,16 @@ func (m *memory) TaskCounts(_ context.Context, id string) (Counts, error) {
 	return Counts{c, c}, nil
 }
 
+func (m *memory) Attempts(_ context.Context, jobID, id string) ([]Attempt, error) {
+	t, err := m.Task(context.Background(), jobID, id)
+	return []Attempt{{Number: 1, Node: t.Run.Node}}, err
+}
+
+func (m *memory) Summary(ctx context.Context, id string) (Summary, error) {
+	c, err := m.TaskCounts(ctx, id)
+	return Summary{Counts: c.Tasks}, err
+}
+
 func (m *memory) Subtasks(context.Context, string, string) ([]Subtask, error) { return m.subtask, nil }
 
 func (m *memory) Explain(_ context.Context, jobID, id string) (Explanation, error) {

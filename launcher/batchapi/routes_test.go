@@ -76,14 +76,17 @@ const propertiesPage = `
 | task requiredSlots | works: a slot is a core; of a multi-instance task, on every node |
 | task constraints | works: maxWallClockTime, maxTaskRetryCount (up to 1000; -1 is no limit); retentionTime (of the files on each node that the task ran on; 7 days if not given) |
 | task multiInstanceSettings | works: numberOfInstances; coordinationCommandLine runs on every node before the launch, for up to 60 s, and must succeed. Without gangway.mpi the command line runs once, on the first node; with it, it is the program of every rank |
-| task gangway | works: mpi launch ranks ranksPerNode coresPerRank gpusPerRank memPerRank (bytes) oversubscribe via bind threads smt optimize noGreedy preflight switches switchesWait spread distribution network setup bcast workdir killGrace launchDeadline onNodeLoss. In PUT, absent keeps and null clears; a change holds for the attempts to come, is refused (409) while one runs or when the task came by gangway submit, and (400) when no node could ever run it. array: not yet, refused |
+| task gangway | works: mpi launch ranks ranksPerNode coresPerRank gpusPerRank memPerRank (bytes) oversubscribe via bind threads smt optimize noGreedy preflight switches switchesWait spread distribution network setup bcast workdir killGrace launchDeadline onNodeLoss priority (within the job) dependsOn backoff backoffMax retryElsewhere signal signalBefore. In PUT, absent keeps and null clears; a change holds for the attempts to come, is refused (409) while one runs or when the task came by gangway submit, and (400) when no node could ever run it. array: not yet, refused |
 | task affinityInfo | kept, without effect |
 | task userIdentity | a task runs as the node user of its job's owner; anything else is refused |
-| task dependsOn, exitConditions | not yet: refused, unless they say nothing |
+| task dependsOn | works. taskIds may name elements of arrays (A_3); taskIdRanges stand for ids in decimal digits, at most 100,000 in all; the object gangway's dependsOn takes arrays, elements and names (A[1-10],sim-\*). Tasks may depend on tasks that are added later: they wait. What would close a cycle is refused |
+| task exitConditions | works; fileUploadError never happens: nothing is uploaded. A task whose parent failed is not left active, as in Azure: it completes with failureInfo DependencyFailed, which names the parent, and is active again when the parent is reactivated |
 | task resourceFiles, outputFiles, applicationPackageReferences, containerSettings, commonResourceFiles | not yet: refused, unless they are empty |
 | job priority, constraints, metadata, onAllTasksComplete, displayName, poolInfo.poolId | works |
 | job gangway | owner, to read only |
-| job maxParallelTasks, allowTaskPreemption, usesTaskDependencies, onTaskFailure | not yet: refused, unless they have their defaults |
+| job maxParallelTasks | works, and elements of arrays count |
+| job usesTaskDependencies, onTaskFailure | work; they can't change after the job was added |
+| job allowTaskPreemption | not yet: refused, unless it is false |
 | job jobManagerTask, jobPreparationTask, jobReleaseTask, networkConfiguration, autoPoolSpecification | not yet: refused |
 | nodeDeallocationOption | requeue, terminate, taskcompletion; not retaineddata |
 | lists | $filter (eq ne lt le gt ge and or not startswith, properties a/b), $select, maxresults 1 to 1000; $expand=stats is accepted, without effect. A page may be short and still have a next one |

@@ -23,18 +23,9 @@ func (c *call) submit() error {
 	if c.s.Submit == nil {
 		return newFault(http.StatusNotImplemented, "NotImplemented", "This launcher takes no jobs in this way.")
 	}
-	d := json.NewDecoder(c.Body)
-	d.DisallowUnknownFields()
-	var spec job.Spec
-	if err := d.Decode(&spec); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return err
-		}
-		return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", jsonReason(err)})
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", "something follows the job"})
+	spec, err := c.jobBody()
+	if err != nil {
+		return err
 	}
 	id, err := c.s.Submit(c.Context(), c.who, spec)
 	if err != nil {
@@ -42,6 +33,23 @@ func (c *call) submit() error {
 	}
 	c.write(http.StatusCreated, submitBody{ID: id})
 	return nil
+}
+
+// jobBody reads a job as package job has it.
+func (c *call) jobBody() (spec job.Spec, err error) {
+	d := json.NewDecoder(c.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&spec); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return spec, err
+		}
+		return spec, newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", jsonReason(err)})
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return spec, newFault(http.StatusBadRequest, "InvalidRequestBody", "The specified request body is not syntactically valid.", detail{"Reason", "something follows the job"})
+	}
+	return spec, nil
 }
 
 // jsonReason says what is wrong with a body in JSON's words: encoding/json words it by

@@ -26,6 +26,8 @@ type taskBody struct {
 	RequiredSlots int                `json:"requiredSlots,omitempty"`
 	User          *userIdentity      `json:"userIdentity,omitempty"`
 	MultiInstance *multiInstanceBody `json:"multiInstanceSettings,omitempty"`
+	DependsOn     *dependsBody       `json:"dependsOn,omitempty"`
+	Exit          *exitBody          `json:"exitConditions,omitempty"`
 	Gangway       *extension         `json:"gangway,omitempty"`
 }
 
@@ -89,6 +91,7 @@ func readTask(p *props, in Job) (job.TaskSpec, error) {
 	if m := p.object("multiInstanceSettings"); m != nil {
 		t.MultiInstance = readMultiInstance(m)
 	}
+	t.DependsOn, t.Exit = readDepends(p, in), readExit(p, in)
 	if g := p.object("gangway"); g != nil {
 		t.Gangway = readExtension(g)
 	}
@@ -112,23 +115,6 @@ func refuseTaskProps(p *props) {
 	p.refuse("; let the command fetch them", "applicationPackageReferences")
 	p.refuse("; start it in the command, as with apptainer exec", "containerSettings")
 	p.refuse("", "authenticationTokenSettings")
-	if d := p.object("dependsOn"); d != nil {
-		d.refuse("", "taskIds", "taskIdRanges")
-		d.close()
-	}
-	if e := p.object("exitConditions"); e != nil {
-		e.refuse("", "exitCodes", "exitCodeRanges", "preProcessingError", "fileUploadError")
-		if d := e.object("default"); d != nil {
-			if a, ok := d.enum("jobAction", "none", "disable", "terminate"); ok && a != "none" {
-				d.add(notYet(d.path+"jobAction", " other than none in this version"))
-			}
-			if a, ok := d.enum("dependencyAction", "satisfy", "block"); ok && a != "block" {
-				d.add(notYet(d.path+"dependencyAction", " other than block in this version"))
-			}
-			d.close()
-		}
-		e.close()
-	}
 }
 
 func readTaskConstraints(k *props, jobRetries int) (c taskConstraints, retries int, limit time.Duration) {
@@ -225,7 +211,8 @@ func readMultiInstance(m *props) *multiInstanceBody {
 func (t taskBody) spec(id string, argv []string, retries int, limit time.Duration, in Job) (job.TaskSpec, error) {
 	var common jobBody
 	_ = json.Unmarshal(in.API, &common) // "" has none
-	s := job.TaskSpec{ID: id, Kind: job.Single, Command: argv, Retries: retries, TimeLimit: limit, Retention: t.Constraints.retention()}
+	s := job.TaskSpec{ID: id, Kind: job.Single, Command: argv, Retries: retries, TimeLimit: limit, Retention: t.Constraints.retention(),
+		DependsOn: t.DependsOn.list(), Exit: t.Exit.conditions()}
 	env, ext, err := splitEnvironment(slices.Concat(common.Environment, t.Environment))
 	if err != nil {
 		return s, err
@@ -281,7 +268,7 @@ func (t taskBody) spec(id string, argv []string, retries int, limit time.Duratio
 // checkSpec holds a task against what every task must be, and words what is
 // wrong by the properties that it came from.
 func checkSpec(s job.TaskSpec) error {
-	err := job.Validate(job.Spec{ID: "job", Tasks: []job.TaskSpec{s}})
+	err := job.ValidateTasks([]job.TaskSpec{s}) // what it depends on is the job's to know
 	problems, ok := err.(job.Problems)
 	if !ok {
 		return err
@@ -292,7 +279,8 @@ func checkSpec(s job.TaskSpec) error {
 		"gpus-per-rank": "gangway.gpusPerRank", "mem-per-rank": "gangway.memPerRank", "mpi": "gangway.mpi", "via": "gangway.via", "bind": "gangway.bind",
 		"threads": "gangway.threads", "smt": "gangway.smt", "optimize": "gangway.optimize", "no-greedy": "gangway.noGreedy", "preflight": "gangway.preflight",
 		"launch": "gangway.launch", "switches": "gangway.switches", "switches-wait": "gangway.switchesWait", "spread": "gangway.spread", "distribution": "gangway.distribution", "on-node-loss": "gangway.onNodeLoss", "kill-grace": "gangway.killGrace", "launch-deadline": "gangway.launchDeadline",
-		"range": "gangway.array", "workdir": "gangway.workdir",
+		"range": "gangway.array", "sweep": "gangway.sweep", "workdir": "gangway.workdir", "exit": "exitConditions", "depends-on": "dependsOn", "priority": "gangway.priority",
+		"backoff": "gangway.backoff", "backoff-max": "gangway.backoffMax", "signal": "gangway.signal",
 	}
 	f := invalidProperty("", "", "")
 	f.values = nil
@@ -329,6 +317,7 @@ func bodyOf(s job.TaskSpec) taskBody {
 		ext := extensionOf(s)
 		t.Gangway = &ext
 	}
+	t.order(s)
 	return t
 }
 

@@ -52,6 +52,12 @@ func (w *taskWriter) write(b []byte, t *Task) []byte {
 	if body.MultiInstance != nil {
 		b = appendAny(b, `,"multiInstanceSettings":`, body.MultiInstance)
 	}
+	if body.DependsOn != nil {
+		b = appendAny(b, `,"dependsOn":`, body.DependsOn)
+	}
+	if body.Exit != nil {
+		b = appendAny(b, `,"exitConditions":`, body.Exit)
+	}
 	b = w.execution(append(b, `,"executionInfo":`...), t)
 	if t.Run.Node != "" {
 		b = w.node(append(b, `,"nodeInfo":`...), t.Run)

@@ -32,6 +32,8 @@ type taskEntity struct {
 	RequiredSlots int                `json:"requiredSlots"`
 	User          *userIdentity      `json:"userIdentity,omitempty"`
 	MultiInstance *multiInstanceBody `json:"multiInstanceSettings,omitempty"`
+	DependsOn     *dependsBody       `json:"dependsOn,omitempty"`
+	Exit          *exitBody          `json:"exitConditions,omitempty"`
 	Execution     executionInfo      `json:"executionInfo"`
 	Node          *nodeInfo          `json:"nodeInfo,omitempty"`
 	Gangway       *extension         `json:"gangway,omitempty"`
@@ -73,7 +75,7 @@ func (c *call) renderTask(jobID string, t *Task) any {
 		ID: t.ID, DisplayName: b.DisplayName, URL: c.link("jobs", jobID, "tasks", t.ID), ETag: etag(t.Version),
 		Modified: when(t.Times.Modified), Created: when(t.Times.Created), State: string(t.State), StateAt: when(t.Times.StateAt), Prev: t.Times.Prev, PrevAt: when(t.Times.PrevAt),
 		CommandLine: b.CommandLine, Environment: b.Environment, Affinity: b.Affinity, Constraints: b.Constraints, RequiredSlots: b.RequiredSlots, User: b.User,
-		MultiInstance: b.MultiInstance, Execution: x, Node: c.renderRunNode(t.Run), Gangway: b.Gangway,
+		MultiInstance: b.MultiInstance, DependsOn: b.DependsOn, Exit: b.Exit, Execution: x, Node: c.renderRunNode(t.Run), Gangway: b.Gangway,
 	}
 }
 
@@ -118,6 +120,10 @@ func failureOf(r Run) *failureInfo {
 		f.Code, f.Message = "CommandProgramNotFound", "The specified command program is not found"
 	case job.FailNotExecutable:
 		f.Code, f.Message = "CommandLaunchFailed", "The specified command could not be started"
+	case job.FailParent:
+		f.Code, f.Message = "DependencyFailed", "A task that this one depends on failed"
+	case job.FailFailures, job.FailExitAction:
+		f.Code, f.Message = "TaskEnded", "The job was ended for what became of others of its tasks"
 	case job.FailCancelled:
 		f.Code, f.Message = "TaskEnded", "Task Was Ended by User Request"
 	case job.FailTimeLimit:
@@ -201,10 +207,15 @@ func (c *call) listTasks() error {
 		return err
 	}
 	w := c.taskWriter(j.ID)
+	known := taskFields()
 	return writeList(c, lister[Task]{
-		set: "tasks", fields: taskFields(), shown: propertyNames(taskEntity{}),
+		set: "tasks", fields: known, shown: propertyNames(taskEntity{}),
 		fetch: func(after string, limit int, filter node) ([]Task, error) {
 			q := TaskQuery{After: after, Limit: limit}
+			if filter.op != "" {
+				q.May = spanOf(known, filter)
+				q.Match, _ = known.compile(filter) // writeList has compiled it too
+			}
 			for _, s := range filter.oneOf("state") {
 				q.States = append(q.States, job.TaskState(s))
 			}
@@ -356,7 +367,7 @@ func readUpdate(p *props, j Job, t Task) (job.TaskSpec, error) {
 	b := bodyOf(t.Spec)
 	spec := t.Spec
 	p.ignore("id", "displayName", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "previousState", "previousStateTransitionTime",
-		"commandLine", "environmentSettings", "affinityInfo", "requiredSlots", "userIdentity", "multiInstanceSettings", "executionInfo", "nodeInfo", "stats")
+		"commandLine", "environmentSettings", "affinityInfo", "requiredSlots", "userIdentity", "multiInstanceSettings", "executionInfo", "nodeInfo", "stats", "dependsOn", "exitConditions")
 	refuseTaskProps(p)
 	b.Constraints, spec.Retries, spec.TimeLimit = nil, j.Retries, 0
 	if k := p.object("constraints"); k != nil {

@@ -20,6 +20,12 @@ func (c *Client) Submit(ctx context.Context, spec job.Spec) (string, error) {
 	return out.ID, err
 }
 
+// Preview says what Submit would take and refuse, and changes nothing.
+func (c *Client) Preview(ctx context.Context, spec job.Spec) (p job.Preview, err error) {
+	err = c.call(ctx, http.MethodPost, ours("preview"), nil, spec, &p)
+	return p, err
+}
+
 // Jobs lists the jobs that the caller may see, oldest first.
 func (c *Client) Jobs(ctx context.Context, q Query) iter.Seq2[Job, error] {
 	return list[Job](ctx, c, "/jobs", q)

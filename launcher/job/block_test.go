@@ -1,6 +1,7 @@
 package job
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 	"math/rand/v2"
@@ -219,8 +220,8 @@ func FuzzBlock(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(blocks, again, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("(-first +second):\n%s", d)
+		if !bytes.Equal(EncodeBlocks(blocks).Value, EncodeBlocks(again).Value) {
+			t.Fatal("read again, the blocks are others")
 		}
 	})
 }

@@ -110,8 +110,25 @@ type CostReader struct {
 	pad    [costChunk*8 + 16]byte
 }
 
+// Span returns bounds of when the elements began and ended, in unix microseconds.
+// The first is exact, the last may be too late.
+func (r *CostReader) Span() (from, to int64) {
+	for i := range r.chunks {
+		p := &r.chunks[i]
+		start, wall := int64(p.least[1]), p.least[2]+p.most[1]
+		if end := start + int64(p.most[0]+wall); i == 0 || end > to {
+			to = end
+		}
+		if i == 0 || start < from {
+			from = start
+		}
+	}
+	return from, to
+}
+
 type costPlace struct {
-	at    int // in raw
+	most  [2]uint64 // by which starts and walls may be above their least
+	at    int       // in raw
 	least [costColumns]uint64
 }
 
@@ -139,7 +156,11 @@ func (r *CostReader) open(raw []byte, at int64) bool {
 				return false
 			}
 			least[c] += uint64(delta)
-			pos += size + 1 + (min(costChunk, int(n)-lo)*int(raw[pos+size])+7)/8
+			width := int(raw[pos+size])
+			if c == 1 || c == 2 {
+				p.most[c-1] = 1<<width - 1
+			}
+			pos += size + 1 + (min(costChunk, int(n)-lo)*width+7)/8
 			if pos > len(raw) {
 				return false
 			}

@@ -12,17 +12,19 @@ type Code string
 
 // Why a task waits.
 const (
-	WaitCores      Code = "cores"      // too few are free
-	WaitMemory     Code = "memory"     // too little is free
-	WaitGPUs       Code = "gpus"       // too few are free
-	WaitNodes      Code = "nodes"      // down, draining or not yet connected
-	WaitClaimed    Code = "claimed"    // held by another launcher
-	WaitSwitches   Code = "switches"   // free nodes are on too many leaf switches
-	WaitQueue      Code = "queue"      // behind another task
-	WaitBackoff    Code = "backoff"    // until a time, after a refusal
-	WaitHeld       Code = "held"       // its job is disabled
-	Impossible     Code = "impossible" // no such nodes, ever
-	FailNoNetwork  Code = "no-network" // its nodes share none
+	WaitCores      Code = "cores"       // too few are free
+	WaitMemory     Code = "memory"      // too little is free
+	WaitGPUs       Code = "gpus"        // too few are free
+	WaitNodes      Code = "nodes"       // down, draining or not yet connected
+	WaitClaimed    Code = "claimed"     // held by another launcher
+	WaitSwitches   Code = "switches"    // free nodes are on too many leaf switches
+	WaitQueue      Code = "queue"       // behind another task
+	WaitBackoff    Code = "backoff"     // until a time, after a refusal
+	WaitHeld       Code = "held"        // its job is disabled
+	WaitDepends    Code = "depends"     // for tasks that it depends on
+	WaitRunning    Code = "max-running" // as many of its job run as may
+	Impossible     Code = "impossible"  // no such nodes, ever
+	FailNoNetwork  Code = "no-network"  // its nodes share none
 	FailNodeLost   Code = "node-lost"
 	FailNodeAgent  Code = "node" // the node's agent could not do its part
 	FailStaleEpoch Code = "stale-epoch"
@@ -52,7 +54,10 @@ const (
 	FailMPIRun         Code = "mpirun"
 	FailMemory         Code = "memory-limit"
 	FailPreflight      Code = "preflight"
-	FailInput          Code = "input" // another try would need the input that this one has read
+	FailParent         Code = "parent"       // a task that it depends on failed, or is gone
+	FailFailures       Code = "max-failures" // too many of its job have failed
+	FailExitAction     Code = "exit-action"  // the exit condition of another task ends the job
+	FailInput          Code = "input"        // another try would need the input that this one has read
 )
 
 // Reason is why something waits, is refused or failed. Want and Have are in the

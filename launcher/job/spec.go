@@ -21,6 +21,7 @@ const (
 	MaxRanks    = 1 << 20    // ranks of one gang
 	MaxPriority = 1000       // either side of 0
 	MaxID       = 64         // bytes of a job's or task's id
+	MaxAtOnce   = 4096       // elements of an array at once on a node
 )
 
 // Range is the half-open interval [Lo, Hi) of an array's indices.
@@ -64,6 +65,13 @@ type Spec struct {
 	KeepOpen bool          `json:"keep_open,omitempty"`
 	MaxTime  time.Duration `json:"max_time,omitempty"` // from submission to the end of all its tasks; 0: no limit
 	Retries  int           `json:"retries,omitempty"`  // of its tasks that have none of their own; as TaskSpec.Retries
+	// MaxFailures ends the job when more tasks and elements than that have failed
+	// for good; nil: it goes on. Those that ended for a parent, or because someone
+	// asked for it, don't count.
+	MaxFailures *int `json:"max_failures,omitempty"`
+	MaxRunning  int  `json:"max_running,omitempty"` // tasks and elements at once, 1 to MaxArray; 0: no limit
+	// ExitActions carries out the job actions of its tasks' exit conditions.
+	ExitActions bool `json:"exit_actions,omitempty"`
 	// API is what the public API keeps for its clients: JSON that means
 	// nothing to the launcher.
 	API   json.RawMessage `json:"api,omitempty"`
@@ -160,6 +168,10 @@ type TaskSpec struct {
 	SwitchesWait time.Duration `json:"switches_wait,omitempty"`
 	Spread       Spread        `json:"spread,omitempty"` // over leaf switches, if it must; "" is SpreadPack
 
+	// AtOnce is how many elements of an array run at once on a node, 0: as many as
+	// fit. With Oversubscribe so many do, however few cores a node has.
+	AtOnce int `json:"at_once,omitempty"`
+
 	MPI    string `json:"mpi,omitempty"` // auto, mpich, intel, openmpi, msmpi or none; "" is auto, of a single task none
 	Launch Launch `json:"launch,omitempty"`
 	Via    string `json:"via,omitempty"`  // auto, mpirun or pmi; "" is auto
@@ -189,7 +201,22 @@ type TaskSpec struct {
 	Bcast    bool     `json:"bcast,omitempty"`     // copy the program to the nodes first
 	PlanOnly bool     `json:"plan_only,omitempty"` // prepare and tell; start nothing
 
-	Retries    int      `json:"retries,omitempty"` // attempts after the first when it exits other than 0; -1: no limit
+	Retries int `json:"retries,omitempty"` // attempts after the first when it exits other than 0; -1: no limit
+	// Backoff is the pause before the first retry; each that follows waits twice as
+	// long as the one before, at most BackoffMax (0: DefaultBackoffMax). 0: none.
+	Backoff        time.Duration `json:"backoff,omitempty"`
+	BackoffMax     time.Duration `json:"backoff_max,omitempty"`
+	RetryElsewhere bool          `json:"retry_elsewhere,omitempty"` // leave the node out where it failed, if others will do
+
+	Priority  int             `json:"priority,omitempty"`   // within the job, before the order of submission; as Spec.Priority
+	DependsOn []Dependency    `json:"depends_on,omitempty"` // it starts when all are satisfied
+	Exit      *ExitConditions `json:"exit,omitempty"`       // what follows from how it ends; nil: nothing does
+
+	// SoftSignal is sent to its processes SoftBefore ahead of TimeLimit; both or
+	// neither.
+	SoftSignal int           `json:"soft_signal,omitempty"` // Linux's number, 1 to 64
+	SoftBefore time.Duration `json:"soft_before,omitempty"`
+
 	OnNodeLoss NodeLoss `json:"on_node_loss,omitempty"`
 
 	// Retention is how long a kept task's directories stay on the nodes after

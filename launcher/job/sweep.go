@@ -3,6 +3,7 @@ package job
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,8 +13,8 @@ import (
 	"gangway/nodeagent/wire/sweep"
 )
 
-// MaxElementwise is the most elements of an array that are each placed by
-// themselves.
+// MaxElementwise is the most elements, of all arrays that are submitted together,
+// that are each placed by themselves.
 const MaxElementwise = 100_000
 
 // Bounds of a command, in bytes with the zeros behind each argument: Linux's for
@@ -226,6 +227,12 @@ func (e *Expander) At(index uint64) (TaskSpec, error) {
 	return t, nil
 }
 
+// Shapes yields elements that have among them, of the fields that vary, all values
+// that come together.
+func (e *Expander) Shapes() iter.Seq[uint64] {
+	return e.texts.Distinct(len(e.task.Command) + len(e.task.Env) + 2 + len(e.keys))
+}
+
 // At is Expander's At, for one element.
 func (t *TaskSpec) At(index uint64) (TaskSpec, error) {
 	e, err := t.Expander()
@@ -242,7 +249,9 @@ func (c *checker) whole(t TaskSpec) {
 			c.bad(slices.Min(slices.Collect(maps.Keys(t.Vary))), "varies, but there is no sweep: give one")
 			return
 		}
-		c.task(t.Resolve())
+		if c.elementwise("range", t) {
+			c.task(t.Resolve())
+		}
 		c.size(t.Command, t.Env, nil)
 		return
 	}
@@ -258,8 +267,7 @@ func (c *checker) whole(t TaskSpec) {
 	case t.Range != Range{} && t.Range != Range{1, 1 + t.Sweep.Len()}:
 		c.bad("range", "is %s, but the sweep has elements 1-%d: give one of the two", t.Range, t.Sweep.Len())
 		return
-	case t.Elementwise() && t.Sweep.Len() > MaxElementwise:
-		c.bad("sweep", "has %d elements that are each placed by themselves, since they are gangs or their needs vary: at most %d are possible", t.Sweep.Len(), MaxElementwise)
+	case !c.elementwise("sweep", t):
 		return
 	}
 	longest := e.texts.Longest()
@@ -282,7 +290,7 @@ func (c *checker) whole(t TaskSpec) {
 		return
 	}
 	// The other elements differ, as far as it can be illegal, in what varies.
-	for index := range e.texts.Distinct(len(t.Command) + len(t.Env) + 2 + len(e.keys)) {
+	for index := range e.Shapes() {
 		element, err := e.At(index)
 		if err == nil {
 			err = element.legal(t.ID)
@@ -293,6 +301,20 @@ func (c *checker) whole(t TaskSpec) {
 		}
 	}
 	c.prefix = keep
+}
+
+// elementwise counts the elements that are placed by themselves, of all tasks.
+func (c *checker) elementwise(field string, t TaskSpec) bool {
+	if !t.Elementwise() {
+		return true
+	}
+	n := t.Elements().Len()
+	c.alone += min(n, MaxElementwise+1)
+	if c.alone <= MaxElementwise {
+		return true
+	}
+	c.bad(field, "has %d elements that are each placed by themselves, since they are gangs or their needs vary: at most %d are possible, of all tasks together", n, MaxElementwise)
+	return false
 }
 
 // element tells what is wrong with one element.

@@ -43,11 +43,19 @@ func Validate(s Spec) error {
 	if len(s.Tasks) == 0 && !s.KeepOpen {
 		c.bad("tasks", "a job needs at least one task")
 	}
+	if n := s.MaxFailures; n != nil {
+		c.number("max-failures", *n, 0, MaxArray)
+	}
+	c.number("max-running", s.MaxRunning, 0, MaxArray)
 	c.tasks(s.Tasks)
+	if len(c.problems) == 0 { // what follows from bad ids helps no one
+		_, c.problems = linked(s.Tasks, Existing{}, false)
+	}
 	return c.result()
 }
 
-// ValidateTasks checks tasks as Validate does, but not the job around them.
+// ValidateTasks checks tasks as Validate does, but neither the job around them nor
+// whether what they depend on is there: Link does.
 func ValidateTasks(tasks []TaskSpec) error {
 	var c checker
 	c.tasks(tasks)
@@ -79,6 +87,7 @@ func (c *checker) tasks(tasks []TaskSpec) {
 type checker struct {
 	prefix   string
 	problems Problems
+	alone    uint64 // elements that are placed by themselves
 }
 
 func (c *checker) bad(field, format string, args ...any) {
@@ -174,8 +183,34 @@ func (c *checker) task(t TaskSpec) {
 	if t.WorkDir != "" && strings.ContainsRune(t.WorkDir, 0) {
 		c.bad("workdir", "contains a NUL byte")
 	}
+	if t.AtOnce != 0 {
+		c.number("at once", t.AtOnce, 1, MaxAtOnce)
+	}
 	if t.Retries < -1 || t.Retries > 1000 {
 		c.bad("retries", "%d is out of range: allowed is 0 to 1000, or -1 for no limit", t.Retries)
+	}
+	c.limits(t)
+	c.dependencies(t)
+	c.exit(t.Exit)
+}
+
+// limits checks what bounds retries and warns of the end.
+func (c *checker) limits(t TaskSpec) {
+	c.number("priority", t.Priority, -MaxPriority, MaxPriority)
+	c.duration("backoff", t.Backoff)
+	c.duration("backoff-max", t.BackoffMax)
+	if t.BackoffMax > 0 && t.BackoffMax < t.Backoff {
+		c.bad("backoff-max", "%s is less than the first pause of %s: give a longer time", t.BackoffMax, t.Backoff)
+	}
+	c.number("signal", t.SoftSignal, 0, MaxSignal)
+	c.duration("signal", t.SoftBefore)
+	switch {
+	case (t.SoftSignal > 0) != (t.SoftBefore > 0):
+		c.bad("signal", "needs both a signal and a time before the limit: write USR1@60s")
+	case t.SoftSignal > 0 && t.TimeLimit == 0:
+		c.bad("signal", "there is no limit that it could come before: give time too")
+	case t.SoftSignal > 0 && t.SoftBefore >= t.TimeLimit:
+		c.bad("signal", "%s before a limit of %s is before the start: give a shorter time", t.SoftBefore, t.TimeLimit)
 	}
 }
 
@@ -223,8 +258,6 @@ func (c *checker) elements(t TaskSpec) {
 		c.bad("range", "is empty: an array has 1 to %d elements", MaxArray)
 	case n > MaxArray:
 		c.bad("range", "has %d elements: an array has 1 to %d", n, MaxArray)
-	case n > MaxElementwise && t.Kind == Gang:
-		c.bad("range", "has %d elements: an array of gangs, which are each placed by themselves, has at most %d", n, MaxElementwise)
 	}
 }
 

@@ -23,6 +23,8 @@ type decoder struct {
 	keys   map[string]taskKey
 	faults []yamltree.Fault
 	left   int // of maxValues
+	reach  reach
+	sweeps bool // some task has a sweep
 }
 
 // errSpent ends the decoding of a file that expands too far.
@@ -47,6 +49,7 @@ type task struct {
 	own    map[string]string         // the keys it has itself, by field
 	gang   bool                      // a key says so
 	script bool                      // the command is a script
+	merge  bool                      // it depends on all tasks before it
 	faults int
 	size   int // of its values, bytes
 }
@@ -73,6 +76,15 @@ func (d *decoder) job(root *yamltree.Node) (spec job.Spec) {
 		case "priority":
 			err = number(&spec.Priority)(d, nil, p.Value)
 			places["priority"] = p.Value.At
+		case "max-failures":
+			spec.MaxFailures = new(int)
+			err = number(spec.MaxFailures)(d, nil, p.Value)
+			places["max-failures"] = p.Value.At
+		case "max-running":
+			if err = number(&spec.MaxRunning)(d, nil, p.Value); err == nil && spec.MaxRunning < 1 {
+				err = valueError{what: fmt.Sprintf("%d is out of range", spec.MaxRunning), hint: "write a number from 1, or leave it out for no limit"}
+			}
+			places["max-running"] = p.Value.At
 		case "pool":
 			spec.Pool, err = d.text(p.Value)
 			places["pool"] = p.Value.At
@@ -90,10 +102,12 @@ func (d *decoder) job(root *yamltree.Node) (spec job.Spec) {
 		d.bad(root.At, "add a line job: NAME", "the job has no name")
 		failed["id"] = true
 	}
+	d.sweeps = hasSweep(defaults, list)
 	base := d.defaults(defaults)
 	tasks := d.tasks(list, base, root.At)
 	for _, t := range tasks {
 		spec.Tasks = append(spec.Tasks, t.spec)
+		spec.ExitActions = spec.ExitActions || t.spec.Exit.HasJobAction()
 	}
 	failed["tasks"] = list == nil || list.Kind != yamltree.Sequence || len(list.Items) == 0
 	d.validate(spec, tasks, places, failed)
@@ -113,6 +127,10 @@ func (d *decoder) defaults(n *yamltree.Node) task {
 	for _, p := range n.Pairs {
 		if p.Key == "name" || p.Key == "id" {
 			d.bad(p.At, "leave it out", "defaults can't name a task")
+			continue
+		}
+		if ofOneTask(p.Key) {
+			d.bad(p.At, "put it below the task that waits for others", "%s: is of one task, not of all", p.Key)
 			continue
 		}
 		d.taskKey(&t, p)
@@ -139,7 +157,7 @@ func (d *decoder) tasks(n *yamltree.Node, base task, at yamltree.Place) []task {
 	for _, item := range n.Items {
 		t := base
 		t.at, t.places, t.own = item.At, maps.Clone(base.places), map[string]string{}
-		t.spec.Env = slices.Clone(base.spec.Env)
+		t.spec.Env, t.spec.Vary = slices.Clone(base.spec.Env), maps.Clone(base.spec.Vary)
 		d.spend(base.size + 64)
 		if item.Kind != yamltree.Mapping {
 			d.bad(item.At, "write - name: NAME, and the task's other keys below name", "a task must be a mapping, but this is %s", item.Kind)
@@ -152,6 +170,7 @@ func (d *decoder) tasks(n *yamltree.Node, base task, at yamltree.Place) []task {
 			d.bad(t.at, "add a line name: NAME", "the task has no name")
 			t.faults++
 		}
+		d.afterAll(&t, out)
 		d.finish(&t)
 		out = append(out, t)
 	}
@@ -167,14 +186,16 @@ func (d *decoder) taskKey(t *task, p yamltree.Pair) {
 		return
 	}
 	before, field := len(d.faults), k.field()
-	if first, twice := t.own[field]; twice {
+	if first, twice := t.own[field]; twice && !d.titled(t, p) {
 		d.bad(p.At, "keep one of the two", "%s: says the same as %s:, which is here too", p.Key, first)
 	}
 	t.own[field] = p.Key
 	left := d.left
 	t.places[field] = p.Value.At
 	t.gang = t.gang || k.gang
-	d.failed(p.Value.At, p.Key, k.set(d, t, p.Value))
+	if !d.vary(t, field, p.Value) {
+		d.failed(p.Value.At, p.Key, k.set(d, t, p.Value))
+	}
 	t.size += left - d.left
 	t.faults += len(d.faults) - before
 }
@@ -187,8 +208,11 @@ func (d *decoder) finish(t *task) {
 			t.spec.Kind = job.Gang
 		}
 	}
-	if t.spec.Range == (job.Range{}) {
-		t.spec.Range = job.Range{Hi: 1}
+	if len(t.spec.Vary) == 0 {
+		t.spec.Vary = nil
+	}
+	if d.title(t); t.spec.Range == (job.Range{}) {
+		t.spec.Range = t.spec.Elements()
 	}
 	if t.script && t.spec.Kind == job.Gang && t.spec.Launch == "" {
 		t.spec.Launch = job.LaunchPrimary // a script calls mpirun itself
@@ -276,6 +300,9 @@ func (d *decoder) text(n *yamltree.Node) (string, error) {
 	case yamltree.Scalar:
 		d.spend(len(n.Text) + 16)
 		return n.Text, nil
+	}
+	if s, ok := d.bare(n); ok {
+		return s, nil
 	}
 	return "", valueError{what: fmt.Sprintf("must be a single value, but this is %s", n.Kind), at: n.At}
 }

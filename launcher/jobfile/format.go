@@ -23,6 +23,12 @@ func Format(spec job.Spec) ([]byte, error) {
 	if spec.Priority != 0 {
 		w.line("priority: %d", spec.Priority)
 	}
+	if spec.MaxFailures != nil {
+		w.line("max-failures: %d", *spec.MaxFailures)
+	}
+	if spec.MaxRunning != 0 {
+		w.line("max-running: %d", spec.MaxRunning)
+	}
 	w.line("tasks:")
 	want := spec
 	want.Tasks = nil
@@ -30,9 +36,7 @@ func Format(spec job.Spec) ([]byte, error) {
 		if t.Kind == "" {
 			t.Kind = job.Single
 		}
-		if t.Range == (job.Range{}) {
-			t.Range = job.Range{Hi: 1}
-		}
+		t.Range = t.Elements()
 		want.Tasks = append(want.Tasks, t)
 		w.task(t)
 	}
@@ -58,6 +62,10 @@ func equal(a, b job.Spec) bool {
 			if len(t.Env) == 0 {
 				t.Env = nil
 			}
+			if len(t.DependsOn) == 0 {
+				t.DependsOn = nil
+			}
+			t.Exit = t.Exit.Plain()
 			if len(t.EnvBase) == 0 {
 				t.EnvBase = nil
 			}
@@ -104,15 +112,17 @@ func (w *writer) time(key string, d time.Duration) {
 }
 
 func (w *writer) task(t job.TaskSpec) {
-	w.line("  - name: %s", text(t.ID))
+	w.name(t)
 	derived := job.Single
-	if t.Nodes != 0 || t.Ranks != 0 || t.RanksPerNode != 0 || len(t.PerNode) > 0 {
+	if varyGang(t) || t.Nodes != 0 || t.Ranks != 0 || t.RanksPerNode != 0 || len(t.PerNode) > 0 {
 		derived = job.Gang
 	}
 	if t.Kind != derived {
 		w.word("kind", string(t.Kind))
 	}
+	w.sweep(t)
 	switch {
+	case t.Sweep != nil:
 	case t.Range.Lo == 0 && t.Range.Hi > 1:
 		w.key("array", strconv.FormatUint(t.Range.Hi, 10))
 	case t.Range.Lo > 0:
@@ -172,6 +182,7 @@ func (w *writer) task(t job.TaskSpec) {
 	w.flag("bcast", t.Bcast)
 	w.number("retries", t.Retries)
 	w.word("on-node-loss", string(t.OnNodeLoss))
+	w.order(t)
 }
 
 // command writes a list of arguments, in one line if none has several itself.

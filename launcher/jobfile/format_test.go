@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"gangway/launcher/job"
+	"gangway/nodeagent/wire/sweep"
 )
 
 // What Format writes, Parse reads as it was.
@@ -44,7 +45,25 @@ func spec() *rapid.Generator[job.Spec] {
 			s.Pool = id.Draw(t, "pool")
 		}
 		for _, id := range rapid.SliceOfNDistinct(id, 1, 4, strings.ToLower).Draw(t, "ids") {
-			s.Tasks = append(s.Tasks, taskSpec(t, id))
+			task := taskSpec(t, id)
+			for _, before := range s.Tasks {
+				if rapid.Bool().Draw(t, "depends") {
+					continue
+				}
+				d := job.Dependency{Task: before.ID}
+				if r := before.Range; r.Len() > 1 && rapid.Bool().Draw(t, "some") {
+					d.Range.Lo = rapid.Uint64Range(r.Lo, r.Hi-1).Draw(t, "lo")
+					d.Range.Hi = rapid.Uint64Range(d.Range.Lo+1, r.Hi).Draw(t, "hi")
+				}
+				task.DependsOn = append(task.DependsOn, d)
+			}
+			s.Tasks = append(s.Tasks, task)
+			s.ExitActions = s.ExitActions || task.Exit.HasJobAction()
+		}
+		s.MaxRunning = rapid.IntRange(0, job.MaxArray).Draw(t, "running")
+		if rapid.Bool().Draw(t, "limited") {
+			most := rapid.IntRange(0, job.MaxArray).Draw(t, "failures")
+			s.MaxFailures = &most
 		}
 		return s
 	})
@@ -112,8 +131,49 @@ func taskSpec(t *rapid.T, id string) job.TaskSpec {
 	if script := noNUL("script"); script != "" && rapid.Bool().Draw(t, "setup") {
 		s.Setup = &job.Setup{Name: noNUL("name"), Script: []byte(script)}
 	}
+	if s.Range.Len() > 1 && rapid.Bool().Draw(t, "sweep") {
+		value := rapid.Custom(func(t *rapid.T) string { return noNUL("value") })
+		values := func(label string) []string { return rapid.SliceOfN(value, 2, 2).Draw(t, label) }
+		s.Sweep = &sweep.Sweep{
+			Axes: []sweep.Axis{
+				{Columns: []sweep.Column{{Name: "sweep_a", Values: values("a")}, {Name: "b-1", Lines: "1\n2"}}},
+				{Repeat: 1 + uint64(number("repeat", 9))},
+				{Columns: []sweep.Column{{Name: "c", Random: &sweep.Random{Draw: sweep.Choice, Values: values("choice"), Count: 3}}}},
+			},
+			Each: []sweep.Column{{Name: "d", Random: &sweep.Random{Draw: sweep.Uniform, High: 0.1, Seed: uint64(number("seed", 9))}}},
+		}
+		s.Range, s.Setup = job.Range{Lo: 1, Hi: 1 + s.Sweep.Len()}, nil
+		s.Command, s.Env, s.WorkDir = []string{"x", "{b-1}", "{1/.}{{#}}"}, []string{"A={d}"}, "/{c}"
+		if s.MPI != "none" && rapid.Bool().Draw(t, "vary") {
+			s.Vary, s.CoresPerRank, s.Title = map[string]string{"cores-per-rank": "{b-1}"}, 0, "x{c}"
+		}
+	}
 	s.Retries = rapid.IntRange(-1, 1000).Draw(t, "retries")
 	s.OnNodeLoss = job.NodeLoss(pick("loss", "requeue", "fail", "wait"))
+	s.Priority, s.RetryElsewhere = number("priority", job.MaxPriority), rapid.Bool().Draw(t, "elsewhere")
+	if rapid.Bool().Draw(t, "backoff") {
+		s.Backoff = time.Duration(1 + number("first", 1<<40))
+		s.BackoffMax = time.Duration(number("longest", 1)) * (s.Backoff + time.Duration(number("more", 1<<40)))
+	}
+	if s.TimeLimit > 1 && rapid.Bool().Draw(t, "soft") {
+		s.SoftSignal, s.SoftBefore = 1+number("signal", job.MaxSignal-1), time.Duration(rapid.Int64Range(1, int64(s.TimeLimit)-1).Draw(t, "before"))
+	}
+	action := func(label string) job.ExitAction {
+		return job.ExitAction{Job: job.JobAction(pick(label, "none", "disable", "terminate")), Depend: job.DependAction(pick(label, "satisfy", "block"))}
+	}
+	if rapid.Bool().Draw(t, "exit") {
+		s.Exit = &job.ExitConditions{}
+		for lo := range number("rules", 3) {
+			s.Exit.Rules = append(s.Exit.Rules, job.ExitRule{Lo: lo, Hi: lo + number("codes", 9), ExitAction: action("rule")})
+		}
+		for _, a := range []**job.ExitAction{&s.Exit.PreProcessing, &s.Exit.FileUpload, &s.Exit.Default} {
+			if rapid.Bool().Draw(t, "given") {
+				x := action("word")
+				*a = &x
+			}
+		}
+		s.Exit = s.Exit.Plain()
+	}
 	return s
 }
 

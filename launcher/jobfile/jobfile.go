@@ -17,7 +17,7 @@ import (
 // Parse reads the text of a job file; name is the file's, for messages. A file
 // that a task sources as its set-up script is not opened but refused. The error
 // is of type *Errors.
-func Parse(name string, text []byte) (job.Spec, error) { return parse(name, text, nil) }
+func Parse(name string, text []byte) (job.Spec, error) { return parse(name, text, nil, nil) }
 
 // ParseIn is Parse, with the files that the job file names read from the
 // directory dir unless their paths are absolute.
@@ -27,7 +27,7 @@ func ParseIn(dir, name string, text []byte) (job.Spec, error) {
 			path = filepath.Join(dir, path)
 		}
 		return readAtMost(path, maxScript)
-	})
+	}, dirReach(dir))
 }
 
 // Load reads the job file at path; the files it names are relative to its
@@ -64,13 +64,13 @@ func readAtMost(path string, n int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func parse(name string, raw []byte, open func(string) ([]byte, error)) (job.Spec, error) {
+func parse(name string, raw []byte, open func(string) ([]byte, error), files reach) (job.Spec, error) {
 	text, f := clean(raw)
 	if f != nil {
 		return job.Spec{}, report(name, text, []yamltree.Fault{*f})
 	}
 	root, faults := read(text)
-	d := &decoder{file: name, open: open, faults: faults, left: maxValues, keys: map[string]taskKey{}}
+	d := &decoder{file: name, open: open, reach: files, faults: faults, left: maxValues, keys: map[string]taskKey{}}
 	for _, k := range taskKeys() {
 		d.keys[k.name] = k
 	}

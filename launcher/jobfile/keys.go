@@ -47,11 +47,12 @@ func keyOf(field string) string {
 
 // taskKeys is every key that a task can have.
 func taskKeys() []taskKey {
-	return []taskKey{
-		{name: "name", what: "id", set: word(func(s *job.TaskSpec) *string { return &s.ID })},
+	return append([]taskKey{
+		{name: "name", what: "id", set: setName},
 		{name: "id", set: word(func(s *job.TaskSpec) *string { return &s.ID })},
 		{name: "kind", set: word(func(s *job.TaskSpec) *job.Kind { return &s.Kind })},
 		{name: "array", what: "range", set: setArray},
+		{name: "sweep", set: setSweep},
 		{name: "command", set: setCommand},
 		{name: "script", what: "command", set: setScript},
 		{name: "nodes", gang: true, set: count(func(s *job.TaskSpec) *int { return &s.Nodes })},
@@ -84,15 +85,17 @@ func taskKeys() []taskKey {
 		{name: "bcast", set: boolean(func(s *job.TaskSpec) *bool { return &s.Bcast })},
 		{name: "retries", set: integer(func(s *job.TaskSpec) *int { return &s.Retries })},
 		{name: "on-node-loss", set: word(func(s *job.TaskSpec) *job.NodeLoss { return &s.OnNodeLoss })},
-	}
+	}, orderKeys()...)
 }
 
 // jobKeys is every key of a job.
-func jobKeys() []string { return []string{"job", "pool", "priority", "defaults", "tasks"} }
+func jobKeys() []string {
+	return []string{"job", "pool", "priority", "max-failures", "max-running", "defaults", "tasks"}
+}
 
 // later are keys that have a meaning, but not in this version.
 func later() []string {
-	return []string{"sweep", "depends-on", "inputs", "outputs", "container", "exclusive", "user", "account", "start-after"}
+	return []string{"inputs", "outputs", "container", "exclusive", "user", "account", "start-after"}
 }
 
 // otherWord gives the key for what other schedulers and gangway's flags call it.

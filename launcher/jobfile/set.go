@@ -174,7 +174,7 @@ func setWorkDir(d *decoder, t *task, n *yamltree.Node) error {
 	if err != nil {
 		return err
 	}
-	if s != "" && !strings.HasPrefix(s, "/") && s != "~" && !strings.HasPrefix(s, "~/") {
+	if s != "" && !strings.HasPrefix(s, "/") && !(d.sweeps && strings.HasPrefix(s, "{")) && s != "~" && !strings.HasPrefix(s, "~/") {
 		return valueError{what: quote(s) + " is relative, but to what differs between nodes", hint: "begin it with / or ~/"}
 	}
 	t.spec.WorkDir = s

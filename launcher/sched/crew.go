@@ -30,6 +30,7 @@ type Crew struct {
 	Rate   float64   // elements a second; 0: not known
 	News   time.Time // when it last told or was given something
 	Ready  bool      // it takes work
+	Most   uint64    // elements that it may be given ahead; 0: no limit of its own
 }
 
 // Order changes what a crew has to do.
@@ -52,6 +53,13 @@ func (c *Crew) rate(now time.Time) float64 {
 // ahead is how many elements beyond those that run the crew shall have. It grows
 // with what it has finished, as one block alone says little of its rate.
 func (c *Crew) ahead(now time.Time) uint64 {
+	if c.Most > 0 && c.Most < aheadMost {
+		return min(c.pace(now), c.Most)
+	}
+	return c.pace(now)
+}
+
+func (c *Crew) pace(now time.Time) uint64 {
 	if c.Done == 0 {
 		return uint64(c.Slots)
 	}
@@ -204,11 +212,27 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 	}
 	s := &supply{p: p, w: w}
 	first := len(p.out.Place)
+	room, limited := p.room[w.Job]
 	for i, c := range p.current(w.Spec, everything, nil) {
+		if limited {
+			c.most = min(c.most, room.Left)
+		}
 		if c.most <= 0 || len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
 			continue
 		}
-		give := s.cut(uint64(c.most), p.nodes[i].Name)
+		slots := uint64(c.most)
+		if w.Spec.AtOnce > 0 {
+			have := uint64(0)
+			for k := range crews {
+				if crews[k].Node == p.nodes[i].Name {
+					have += uint64(crews[k].Slots)
+				}
+			}
+			if slots = min(slots, uint64(w.Spec.AtOnce)-min(have, uint64(w.Spec.AtOnce))); slots == 0 {
+				continue
+			}
+		}
+		give := s.cut(slots, p.nodes[i].Name)
 		if len(give) == 0 {
 			if s.next == len(w.Tries) && len(s.aside) == 0 {
 				break
@@ -221,6 +245,8 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 		}
 		part := p.at(i).take(w.Spec, n)
 		part.Ranks = 1
+		p.started(w, n)
+		room = p.room[w.Job]
 		p.out.Place = append(p.out.Place, Placement{Task: w.Task, Try: give[0], Parts: []Part{part}, Slots: n, Tries: give})
 	}
 	var takers []taker
@@ -249,13 +275,17 @@ func (p *planner) array(w *Pending, index int, crews []Crew) {
 	}
 	n, rest := s.left(1)
 	if s.later != nil {
-		p.wait(w, s.later.Range, job.Reason{Code: job.WaitBackoff, Detail: "tries again shortly: another launcher was faster to take its cores"})
+		p.wait(w, s.later.Range, pauses(*s.later))
 	}
 	if n == 0 && (s.later == nil || s.later.Refusals == 0) {
 		return
 	}
 	if n > 0 {
 		rest.Hi = max(rest.Hi, w.Tries[len(w.Tries)-1].Hi)
+		if limited && room.Left <= 0 {
+			p.wait(w, rest, room.full())
+			return
+		}
 		p.wait(w, rest, p.explain(w))
 	}
 	p.block(w)

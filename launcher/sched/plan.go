@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // others. A task that could not start though all work ended, because too few
 // nodes are up, blocks nothing.
 func Plan(now time.Time, v View, _ Policy) Decision {
-	p := planner{now: now, fabric: v.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes))}
+	p := planner{now: now, fabric: v.Fabric, nodes: v.Nodes, slots: make([]*slots, len(v.Nodes)), room: maps.Clone(v.Room)}
 	crews := slices.Clone(v.Crews)
 	k := 0
 	for i := range v.Pending {
@@ -42,9 +43,10 @@ type planner struct {
 	now     time.Time
 	fabric  *Fabric
 	nodes   []*Node
-	slots   []*slots       // made when first looked at
-	head    *Pending       // the first that waits, once it blocks something
-	allHeld bool           // every node is blocked
+	slots   []*slots // made when first looked at
+	head    *Pending // the first that waits, once it blocks something
+	allHeld bool     // every node is blocked
+	room    map[string]Room
 	turn    int            // index of the pending that is looked at
 	byName  map[string]int // nodes, once asked
 	told    map[string]int // Orders by crew
@@ -52,15 +54,25 @@ type planner struct {
 }
 
 func (p *planner) pending(w *Pending) {
-	if p.allHeld {
-		p.wait(w, w.Try.Range, p.behind())
+	if w.At != nil {
+		p.elements(w)
+		return
+	}
+	room, limited := p.room[w.Job]
+	if limited && room.Left <= 0 {
+		p.wait(w, w.Try.Range, room.full())
 		return
 	}
 	if w.Try.NotBefore.After(p.now) {
 		p.wake(w.Try.NotBefore)
-		p.wait(w, w.Try.Range, job.Reason{Code: job.WaitBackoff,
-			Detail: "tries again shortly: another launcher was faster to take its cores"})
-		p.block(w)
+		p.wait(w, w.Try.Range, pauses(w.Try))
+		if !paused(w.Try) && !p.allHeld { // a pause of its own may be long: others go first
+			p.block(w)
+		}
+		return
+	}
+	if p.allHeld {
+		p.wait(w, w.Try.Range, p.behind())
 		return
 	}
 	avoid := p.avoid(w)
@@ -70,6 +82,7 @@ func (p *planner) pending(w *Pending) {
 		switch {
 		case shares != nil:
 			p.gang(w, shares)
+			p.started(w, 1)
 			return
 		case why != nil:
 			p.wait(w, rest.Range, *why)
@@ -78,8 +91,20 @@ func (p *planner) pending(w *Pending) {
 			}
 			return
 		}
-	} else if rest.Range = p.singles(w, avoid); rest.Len() == 0 {
-		return
+	} else {
+		limit := w.Try.Len()
+		if limited {
+			limit = min(limit, uint64(room.Left))
+		}
+		rest.Range = p.singles(w, avoid, limit)
+		p.started(w, int(w.Try.Len()-rest.Len()))
+		if rest.Len() == 0 {
+			return
+		}
+		if room, limited = p.room[w.Job]; limited && room.Left <= 0 {
+			p.wait(w, rest.Range, room.full())
+			return
+		}
 	}
 	p.wait(w, rest.Range, p.explain(w))
 	p.block(w)
@@ -105,14 +130,15 @@ func (p *planner) gang(w *Pending, shares []share) {
 	p.out.Place = append(p.out.Place, pl)
 }
 
-// singles cuts a range over the nodes and returns what is left of it.
-func (p *planner) singles(w *Pending, avoid []string) job.Range {
+// singles cuts the first limit elements of a range over the nodes and returns what
+// is left of it.
+func (p *planner) singles(w *Pending, avoid []string, limit uint64) job.Range {
 	rest := w.Try.Range
 	for i, c := range p.current(w.Spec, everything, avoid) {
 		if len(w.Spec.PerNode) > 0 && w.Spec.PerNode[0].Node != p.nodes[i].Name {
 			continue
 		}
-		n := min(uint64(max(c.most, 0)), rest.Len())
+		n := min(uint64(max(c.most, 0)), rest.Len(), limit)
 		if n == 0 {
 			continue
 		}
@@ -121,6 +147,7 @@ func (p *planner) singles(w *Pending, avoid []string) job.Range {
 		try := w.Try
 		try.Range = job.Range{Lo: rest.Lo, Hi: rest.Lo + n}
 		p.out.Place = append(p.out.Place, Placement{Task: w.Task, Try: try, Parts: []Part{part}})
+		limit -= n
 		if rest.Lo += n; rest.Len() == 0 {
 			break
 		}

@@ -95,7 +95,11 @@ func (s *slots) most(t *job.TaskSpec, count resource) int {
 	have := len(s.free) + len(s.soft)
 	if t.Oversubscribe && have > 0 && have == len(s.node.Cores) {
 		n := s.plain(t, count&^cores)
-		if t.Kind == job.Single { // elements share a core only with themselves
+		switch {
+		case t.Kind != job.Single:
+		case t.AtOnce > 0:
+			n = min(n, t.AtOnce)
+		default: // elements share a core only with themselves
 			n = min(n, max(1, have/t.CoresPerRank))
 		}
 		return n

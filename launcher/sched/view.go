@@ -54,9 +54,13 @@ type Hold struct {
 // Pending is a run of elements of one task that wait for a place; of an array
 // that crews run, all of them.
 type Pending struct {
-	Task     string        // uid
-	Name     string        // for people: job/task
-	Spec     *job.TaskSpec // resolved
+	Task string        // uid
+	Job  string        // its job's uid
+	Name string        // for people: job/task
+	Spec *job.TaskSpec // resolved
+	// At gives the resolved specification of an element, where each is placed by
+	// itself; Spec is the first one's then. nil: all are as Spec.
+	At       func(index uint64) *job.TaskSpec
 	Priority int
 	Since    time.Time // when the task was submitted
 	Try      job.Try
@@ -69,7 +73,13 @@ type View struct {
 	Fabric  *Fabric   // the network between the nodes; nil: not known, all are as near
 	Pending []Pending // by priority, highest first, then submission, then index
 	Crews   []Crew    // of tasks that may run, in the order of Pending; those that are wound down are not among them
+	// Room is how many tasks and elements of a job may still start, by its uid;
+	// jobs that are not in it have no limit.
+	Room map[string]Room
 }
+
+// Room is a job's limit on what of it runs at once.
+type Room struct{ Most, Left int }
 
 // Policy holds the scheduler's choices. The zero value is the default: priority,
 // then submission, no backfill.

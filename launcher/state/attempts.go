@@ -43,6 +43,10 @@ func (c *Cluster) fits(place []sched.Placement, orders []sched.Order) error {
 		if taken[pl.Task], err = task.fitsTries(give, taken[pl.Task]); err != nil {
 			return err
 		}
+		spec := task.specOf(pl.Try)
+		if task.elements != nil && pl.Try.Len() != 1 {
+			return fmt.Errorf("placement of task %s: elements %s at once, which are placed by themselves", task.name, pl.Try.Range)
+		}
 		if len(pl.Parts) == 0 || task.spec.Kind == job.Single && len(pl.Parts) != 1 {
 			return fmt.Errorf("placement of task %s: has %d parts", task.name, len(pl.Parts))
 		}
@@ -65,8 +69,8 @@ func (c *Cluster) fits(place []sched.Placement, orders []sched.Order) error {
 			}
 			extra[p.Node] = append(extra[p.Node], hold)
 		}
-		if task.spec.Kind == job.Gang && rank != task.spec.Ranks {
-			return fmt.Errorf("placement of task %s: %d ranks instead of %d", task.name, rank, task.spec.Ranks)
+		if task.spec.Kind == job.Gang && rank != spec.Ranks {
+			return fmt.Errorf("placement of task %s: %d ranks instead of %d", task.name, rank, spec.Ranks)
 		}
 	}
 	for _, o := range orders {
@@ -130,6 +134,7 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 	if pl.Slots == 0 {
 		task.pending = task.pending.remove(try.Range)
 	}
+	spec := task.specOf(try)
 	a := &attempt{task: task, AttemptRow: job.AttemptRow{
 		ID: job.AttemptID(task.uid, try.Lo, try.Attempt), Task: task.uid, Try: try,
 		Epoch: c.meta.Epoch, State: job.AttemptPlaced, Placed: t.at,
@@ -149,9 +154,9 @@ func (c *Cluster) place(t *change, pl sched.Placement, random [32]byte) {
 		a.Parts = append(a.Parts, job.PartRow{Node: p.Node, FirstRank: p.FirstRank, Ranks: p.Ranks, CPUs: p.CPUs,
 			Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared})
 	}
-	job.Deal(a.Parts, task.spec.Distribution)
-	addrs, ifaces, err := topology.SharedNetwork(nodes, task.spec.Network)
-	if err != nil && (len(nodes) > 1 || task.spec.Network != "") {
+	job.Deal(a.Parts, spec.Distribution)
+	addrs, ifaces, err := topology.SharedNetwork(nodes, spec.Network)
+	if err != nil && (len(nodes) > 1 || spec.Network != "") {
 		t.replan = true // the plan counted on these cores being taken
 		why := job.Reason{Code: job.FailNoNetwork, Detail: err.Error()}
 		done := []job.Outcome{{Range: try.Range, ExitCode: exitFor(why.Code), Reason: &why}}

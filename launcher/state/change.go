@@ -27,6 +27,8 @@ type change struct {
 	touched    map[string]bool
 	replan     bool
 	notices    []Notice
+	moved      []moved // and not yet followed
+	asks       []ask
 }
 
 // partOf names a part of an attempt.
@@ -126,6 +128,7 @@ func (t *change) keepQuiet(task *taskState, b job.BlockRow) {
 	t.rows = append(t.rows, job.EncodeBlock(b))
 	open := !task.completed()
 	task.take(b)
+	t.followed(task, b)
 	for i := range b.Done {
 		t.notice(Notice{Kind: TaskDone, Job: task.job.row.UID, Task: task.uid, Attempt: b.Attempt, Node: b.Node, Outcome: &b.Done[i], Block: &b})
 	}
@@ -154,9 +157,11 @@ func (t *taskState) take(b job.BlockRow) {
 		} else {
 			t.bad = t.bad.add(o.Range)
 		}
+		t.mark(o)
 		t.last = o
 	}
 	for _, try := range b.Again {
+		t.unmark(try.Range)
 		t.bad = t.bad.remove(try.Range)
 		t.pending = t.pending.remove(try.Range).put(try)
 	}

@@ -35,6 +35,9 @@ func (c *Cluster) Check() error {
 				}
 			}
 		}
+		if err := j.checkKin(); err != nil {
+			return err
+		}
 		if open != j.open || live != j.live {
 			return fmt.Errorf("job %s: counts %d open and %d live, has %d and %d", j.row.UID, j.open, j.live, open, live)
 		}
@@ -158,7 +161,7 @@ func (c *Cluster) checkAttempt(a *attempt) error {
 			return fmt.Errorf("the part on %s started before it was ready", p.Node)
 		}
 	}
-	spec := a.task.spec
+	spec := a.runs()
 	if spec.Kind == job.Gang && total != spec.Ranks {
 		return fmt.Errorf("has %d of %d ranks", total, spec.Ranks)
 	}

@@ -22,16 +22,17 @@ type Change struct {
 
 // Notice tells what people and waiting clients want to hear.
 type Notice struct {
-	Kind    NoticeKind
-	Job     string          // uid
-	Task    string          // uid
-	Attempt string          // id
-	Node    string          // where it happened; "" if nowhere in particular
-	Folder  string          // TaskForgotten, JobForgotten: of its files on the nodes
-	Outcome *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
-	Block   *job.BlockRow   // TaskDone, TaskAgain: all of the block that tells it; not to be changed
-	Record  *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
-	Up      bool            // NodeChanged: the node is up now, and takes work unless it drains
+	Kind     NoticeKind
+	Job      string          // uid
+	Task     string          // uid
+	Attempt  string          // id
+	Node     string          // where it happened; "" if nowhere in particular
+	Folder   string          // TaskForgotten, JobForgotten: of its files on the nodes
+	Elements bool            // TaskForgotten: its elements have folders of their own, beside Folder
+	Outcome  *job.Outcome    // TaskDone: of these elements; TaskAgain: of the try before
+	Block    *job.BlockRow   // TaskDone, TaskAgain: all of the block that tells it; not to be changed
+	Record   *job.AttemptRow // AttemptState, Planned: the attempt as it is now; not to be changed
+	Up       bool            // NodeChanged: the node is up now, and takes work unless it drains
 }
 
 // NoticeKind says what a Notice tells.
@@ -85,19 +86,27 @@ type jobState struct {
 	byID  map[string]*taskState // by id in lower case
 	open  int                   // tasks that are not completed
 	live  int                   // attempts that have not ended
+
+	ready  []*taskState       // those that may start or have, in the order to do so
+	wanted map[string][]*link // by id in lower case: of tasks that are not there yet
+	failed uint64             // elements that count for MaxFailures
 }
 
 type taskState struct {
-	uid     string
-	name    string // for people
-	job     *jobState
-	row     job.TaskRow
-	spec    *job.TaskSpec // resolved
-	pending tries
-	good    ranges     // succeeded
-	bad     ranges     // failed for good
-	live    []*attempt // by first index
-	last    *job.Outcome
+	uid      string
+	name     string // for people
+	job      *jobState
+	row      job.TaskRow
+	spec     *job.TaskSpec // resolved
+	elements *job.Expander // nil: they are not placed one by one
+	pending  tries
+	good     ranges         // succeeded
+	bad      ranges         // failed for good
+	live     []*attempt     // by first index
+	sweep    *job.CrewSweep // made when a crew first needs it, see crewSweep
+	last     *job.Outcome
+
+	kin
 
 	lastAttempt string    // that had an outcome
 	tried       uint32    // highest number of an attempt with an outcome
@@ -110,7 +119,8 @@ func (t *taskState) completed() bool { return t.good.len()+t.bad.len() == t.spec
 type attempt struct {
 	job.AttemptRow
 	task *taskState
-	pace pace // of a crew
+	spec *job.TaskSpec // the element that it runs, resolved; nil: its task
+	pace pace          // of a crew
 }
 
 func (a *attempt) gang() bool { return a.task.spec.Kind == job.Gang }
@@ -146,6 +156,7 @@ func (c *Cluster) Apply(e Event) (Change, error) {
 	if err := e.What.apply(c, t); err != nil {
 		return Change{}, err
 	}
+	t.follow()
 	return t.finish(), nil
 }
 
@@ -157,18 +168,25 @@ func (c *Cluster) Epoch() uint64 { return c.meta.Epoch }
 
 // View returns what the scheduler may look at until the next Apply.
 func (c *Cluster) View() sched.View {
-	v := sched.View{Nodes: c.views(), Fabric: c.fabric}
+	v := sched.View{Nodes: c.views(), Fabric: c.fabric, Room: map[string]sched.Room{}}
 	for _, j := range c.active {
 		if j.row.Held {
 			continue
 		}
-		for _, t := range j.tasks {
+		if most := j.row.Spec.MaxRunning; most > 0 {
+			v.Room[j.row.UID] = sched.Room{Most: most, Left: most - j.running()}
+		}
+		for _, t := range j.ready {
 			if t.spec.Crewed() {
 				c.viewArray(&v, t)
 				continue
 			}
+			if t.elements != nil {
+				t.viewElements(&v)
+				continue
+			}
 			for _, try := range t.pending {
-				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
+				v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: j.row.UID, Name: t.name, Spec: t.spec,
 					Priority: j.row.Spec.Priority, Since: t.row.Created, Try: try})
 			}
 		}
@@ -184,7 +202,7 @@ func (c *Cluster) viewArray(v *sched.View, t *taskState) {
 		}
 	}
 	if len(t.pending) > 0 {
-		v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Name: t.name, Spec: t.spec,
+		v.Pending = append(v.Pending, sched.Pending{Task: t.uid, Job: t.job.row.UID, Name: t.name, Spec: t.spec,
 			Priority: t.job.row.Spec.Priority, Since: t.row.Created, Try: t.pending[0], Tries: t.pending})
 	}
 }
@@ -232,6 +250,7 @@ func (c *Cluster) addJob(row job.JobRow) *jobState {
 func (c *Cluster) addTask(j *jobState, row job.TaskRow) *taskState {
 	spec := row.Spec.Resolve()
 	t := &taskState{uid: row.UID, name: j.row.Spec.ID + "/" + spec.ID, job: j, row: row, spec: &spec}
+	t.expand()
 	t.pending = tries{{Range: spec.Range, Attempt: 1}}
 	j.tasks = append(j.tasks, t)
 	j.byID[strings.ToLower(spec.ID)] = t
@@ -254,6 +273,9 @@ func (c *Cluster) queue(j *jobState) {
 
 // addAttempt links an attempt to its task and nodes.
 func (c *Cluster) addAttempt(a *attempt) {
+	if a.task.elements != nil {
+		a.spec = a.task.specOf(a.Try)
+	}
 	c.attempts[a.ID] = a
 	a.task.job.live++
 	i, _ := slices.BinarySearchFunc(a.task.live, a, func(x, y *attempt) int {
@@ -291,7 +313,7 @@ func (n *node) look() sched.Node {
 	for _, a := range n.live {
 		i, _ := a.part(n.row.Name)
 		p := &a.Parts[i]
-		v.Holds = append(v.Holds, sched.Hold{ID: a.ID, Who: a.task.name, CPUs: p.CPUs, Memory: p.Memory,
+		v.Holds = append(v.Holds, sched.Hold{ID: a.ID, Who: a.name(), CPUs: p.CPUs, Memory: p.Memory,
 			GPUs: p.GPUs, Shared: p.Shared})
 	}
 	for _, cl := range n.row.Claims {

@@ -59,11 +59,12 @@ type Part struct {
 // Crew is what a crew shall do, and what of it is known.
 type Crew struct {
 	Slots int
-	Seq   uint64    // of Work
-	Work  []job.Try // in the order to start them
-	Back  []job.Try // what it may have beside, and shall give back unless it has begun it
-	Last  bool      // nothing will follow
-	Block uint64    // up to this number its blocks are committed
+	Seq   uint64         // of Work
+	Work  []job.Try      // in the order to start them
+	Back  []job.Try      // what it may have beside, and shall give back unless it has begun it
+	Last  bool           // nothing will follow
+	Block uint64         // up to this number its blocks are committed
+	Sweep *job.CrewSweep // nil: nothing varies
 }
 
 // Same reports whether a crew that was told o need not be told anything.
@@ -117,7 +118,7 @@ func (c *Cluster) desired(a *attempt, i int) Part {
 	}
 	d := Part{
 		ID: a.ID, Cluster: c.meta.Cluster, TaskUID: task.uid, Range: a.Try.Range, Attempt: a.Try.Attempt, Epoch: a.Epoch,
-		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: task.spec,
+		Node: p.Node, JobID: task.job.row.Spec.ID, JobUID: task.job.row.UID, User: task.job.row.Spec.User, Session: task.job.row.Spec.Session, Task: a.runs(),
 		NodeIndex: i, NodeCount: len(a.Parts),
 		CPUs: p.CPUs, Memory: p.Memory, GPUs: p.GPUs, Shared: p.Shared,
 		FirstRank: p.FirstRank, Ranks: p.Ranks, RankList: p.RankList, Total: total,
@@ -146,7 +147,7 @@ func (a *attempt) orders() *Crew {
 	if r == nil {
 		return nil
 	}
-	out := &Crew{Slots: r.Slots, Seq: r.Seq, Work: r.Wanted(), Last: r.Last, Block: r.Block}
+	out := &Crew{Sweep: a.task.crewSweep(), Slots: r.Slots, Seq: r.Seq, Work: r.Wanted(), Last: r.Last, Block: r.Block}
 	if len(r.Back) > 0 {
 		for _, t := range r.Open {
 			out.Back = append(out.Back, tries{t}.within(r.Back)...)

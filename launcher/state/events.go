@@ -133,6 +133,7 @@ type JobSubmitted struct {
 type TasksAdded struct {
 	Job   string // uid
 	Tasks []job.TaskSpec
+	Later bool // what they depend on may be added later
 }
 
 // JobChanged changes what its fields are not nil for.
@@ -142,7 +143,9 @@ type JobChanged struct {
 	KeepOpen *bool
 	MaxTime  *time.Duration
 	Retries  *int
-	API      *json.RawMessage
+	// MaxRunning is job.Spec's; 0: no limit.
+	MaxRunning *int
+	API        *json.RawMessage
 }
 
 // JobHeld disables a job, so that nothing more of it is placed, or enables it

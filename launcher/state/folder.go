@@ -27,5 +27,5 @@ func (c *Cluster) OwnsTask(uid, name string) bool {
 		return false
 	}
 	t := j.byID[strings.ToLower(name)]
-	return t != nil && t.spec.ID == name
+	return t != nil && t.spec.ID == name || j.ownsElement(name)
 }

@@ -98,7 +98,7 @@ func (t *change) judge(a *attempt) {
 }
 
 func (t *change) guilt(a *attempt, why string) job.Guilt {
-	return job.Guilt{At: t.at, Attempt: a.ID, Name: a.task.name, Why: why}
+	return job.Guilt{At: t.at, Attempt: a.ID, Name: a.name(), Why: why}
 }
 
 // habit notes that a gang of several nodes began to fail on one of them, for no
@@ -124,7 +124,7 @@ func (t *change) habit(a *attempt) (job.Suspect, bool) {
 	}
 	n.row.Firsts = grown
 	t.nodeChanged(n)
-	if len(grown) < maxFirsts || !slices.ContainsFunc(grown, func(g job.Guilt) bool { return g.Name != a.task.name }) {
+	if len(grown) < maxFirsts || !slices.ContainsFunc(grown, func(g job.Guilt) bool { return g.Name != a.name() }) {
 		return job.Suspect{}, false
 	}
 	return job.Suspect{Node: d.Node, Why: fmt.Sprintf("the last %d gangs that failed here all began to fail here", len(grown))}, true

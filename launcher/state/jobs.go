@@ -29,10 +29,14 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 	if err := c.possible(e.Spec.ID, e.Spec.Tasks); err != nil {
 		return err
 	}
+	tasks, err := job.Link(e.Spec.Tasks, job.Existing{}, false)
+	if err != nil {
+		return err
+	}
 	spec := e.Spec
 	spec.Tasks = nil
 	j := c.addJob(job.JobRow{UID: e.UID, Seq: t.next(), Spec: spec, Submitted: t.at})
-	t.addTasks(j, e.Spec.Tasks)
+	t.addTasks(j, tasks)
 	return nil
 }
 
@@ -40,13 +44,18 @@ func (e JobSubmitted) apply(c *Cluster, t *change) error {
 func (c *Cluster) possible(jobID string, tasks []job.TaskSpec) error {
 	nodes := c.views()
 	for _, task := range tasks {
-		task = task.Resolve()
-		r := sched.Impossible(task, nodes)
-		if r == nil {
-			r = sched.TooFewSwitches(task, nodes, c.fabric)
+		each, err := shapes(task)
+		if err != nil {
+			return err
 		}
-		if r != nil {
-			return &ImpossibleError{ID: task.ID, Task: jobID + "/" + task.ID, Reason: *r}
+		for _, one := range each {
+			r := sched.Impossible(one, nodes)
+			if r == nil {
+				r = sched.TooFewSwitches(one, nodes, c.fabric)
+			}
+			if r != nil {
+				return &ImpossibleError{ID: task.ID, Task: jobID + "/" + one.ID, Reason: *r}
+			}
 		}
 	}
 	return nil
@@ -72,6 +81,14 @@ func (t *change) addTasks(j *jobState, tasks []job.TaskSpec) {
 		t.rows = append(t.rows, job.Encode(job.TableTask, row.UID, row))
 		t.c.addTask(j, row)
 		t.opened(j)
+	}
+	added := j.tasks[len(j.tasks)-len(tasks):]
+	for _, task := range added {
+		t.joined(task)
+		task.connect()
+	}
+	for _, task := range added {
+		t.moved = append(t.moved, moved{task: task}) // a parent may have failed already
 	}
 	t.jobChanged(j)
 }
@@ -100,7 +117,11 @@ func (e TasksAdded) apply(c *Cluster, t *change) error {
 	if err := c.possible(j.row.Spec.ID, e.Tasks); err != nil {
 		return err
 	}
-	t.addTasks(j, e.Tasks)
+	tasks, err := j.linked(e.Tasks, e.Later)
+	if err != nil {
+		return err
+	}
+	t.addTasks(j, tasks)
 	return nil
 }
 
@@ -148,6 +169,9 @@ func (e JobChanged) apply(c *Cluster, t *change) error {
 	if e.Retries != nil {
 		spec.Retries = *e.Retries
 	}
+	if e.MaxRunning != nil {
+		spec.MaxRunning = *e.MaxRunning
+	}
 	if e.API != nil {
 		spec.API = bytes.Clone(*e.API)
 	}
@@ -172,19 +196,27 @@ func (e JobHeld) apply(c *Cluster, t *change) error {
 	if err != nil {
 		return err
 	}
-	j.row.Held, j.row.Changed = e.On, t.at
-	t.jobChanged(j)
-	t.replan = true
-	if !e.On {
+	if e.On {
+		t.hold(j, e.Running, "its job was disabled")
 		return nil
 	}
-	for _, task := range j.tasks {
+	j.row.Held, j.row.Changed = false, t.at
+	t.jobChanged(j)
+	t.replan = true
+	return nil
+}
+
+// hold disables a job.
+func (t *change) hold(j *jobState, how HeldRunning, why string) {
+	j.row.Held, j.row.Changed = true, t.at
+	t.jobChanged(j)
+	t.replan = true
+	for _, task := range slices.Clone(j.tasks) {
 		for _, a := range slices.Clone(task.live) {
-			t.evict(a, e.Running, "its job was disabled")
+			t.evict(a, how, why)
 			t.windDown(a)
 		}
 	}
-	return nil
 }
 
 // evict does with an attempt as asked; "" and HeldWait leave it alone.
@@ -215,15 +247,27 @@ func (e CancelRequested) apply(c *Cluster, t *change) error {
 	if why.Code == "" {
 		why.Code = job.FailCancelled
 	}
-	if e.Task == "" && j.row.Cancel == nil && j.row.Ended.IsZero() {
-		j.row.Cancel, j.row.Changed = &why, t.at
-		t.jobChanged(j)
+	if e.Task == "" {
+		t.cancelJob(j, why, e.Now)
+		return nil
 	}
 	for _, task := range slices.Clone(tasks) {
 		t.cancelTask(task, why, e.Now)
 	}
 	t.jobEnded(j)
 	return nil
+}
+
+// cancelJob ends a job and all its tasks.
+func (t *change) cancelJob(j *jobState, why job.Reason, now bool) {
+	if j.row.Cancel == nil && j.row.Ended.IsZero() {
+		j.row.Cancel, j.row.Changed = &why, t.at
+		t.jobChanged(j)
+	}
+	for _, task := range slices.Clone(j.tasks) {
+		t.cancelTask(task, why, now)
+	}
+	t.jobEnded(j)
 }
 
 // cancelTask ends what a task has left to do.
@@ -312,8 +356,13 @@ func (e TaskChanged) apply(c *Cluster, t *change) error {
 	if err := job.ValidateTasks([]job.TaskSpec{spec}); err != nil {
 		return err
 	}
+	spec.DependsOn = task.row.Spec.DependsOn // it may be linked to others already
+	task.unplace()
 	resolved := spec.Resolve()
 	task.row.Spec, task.row.Changed, task.spec = spec, t.at, &resolved
+	task.expand()
+	task.sweep = nil
+	task.place()
 	t.taskChanged(task)
 	t.replan = true
 	return nil
@@ -339,6 +388,10 @@ func (e TaskReactivated) apply(c *Cluster, t *change) error {
 			state = "completed without a failure"
 		}
 		return &ClosedError{What: "task", ID: task.spec.ID, State: state, Need: "completed, and failed"}
+	}
+	if task.lost > 0 {
+		return &ClosedError{What: "task", ID: task.spec.ID, State: "completed: " + task.whyLost().Detail,
+			Need: "free to start: reactivate what it depends on, which brings it back too"}
 	}
 	for _, a := range task.live { // it would run twice at once
 		for _, p := range a.Parts {
@@ -383,9 +436,10 @@ func (t *change) taskEnded(task *taskState) {
 	if !task.row.Deleting || len(task.live) > 0 || !task.completed() || t.c.tasks[task.uid] != task {
 		return
 	}
+	t.unlink(task)
 	t.forget(task)
 	j := task.job
-	t.notice(Notice{Kind: TaskForgotten, Job: j.row.UID, Task: task.uid, Folder: job.TaskFolder(j.row.Spec.ID, j.row.UID, task.spec.ID)})
+	t.notice(Notice{Kind: TaskForgotten, Job: j.row.UID, Task: task.uid, Folder: job.TaskFolder(j.row.Spec.ID, j.row.UID, task.spec.ID), Elements: task.elements != nil})
 	j.tasks = slices.DeleteFunc(j.tasks, func(x *taskState) bool { return x == task })
 }
 
@@ -393,6 +447,7 @@ func (t *change) taskEnded(task *taskState) {
 func (t *change) forget(task *taskState) {
 	delete(t.c.tasks, task.uid)
 	delete(task.job.byID, strings.ToLower(task.spec.ID))
+	task.job.failed -= task.bad.len() - task.spared.len()
 	delete(t.tasks, task.uid)
 	t.after = append(t.after,
 		job.Row{Table: job.TableTask, Key: task.uid},

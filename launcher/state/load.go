@@ -121,6 +121,7 @@ func Load(rows []job.Row) (*Cluster, error) {
 			t.pending = t.pending.remove(r)
 		}
 	}
+	c.connectAll()
 	for _, n := range c.order {
 		n.refresh()
 	}
@@ -168,6 +169,7 @@ func (h *history) take(t *taskState, b job.BlockRow) {
 		} else {
 			h.bad = extend(h.bad, o.Range)
 		}
+		t.mark(o)
 	}
 	if n := len(b.Done); n > 0 {
 		last := b.Done[n-1]

@@ -11,6 +11,7 @@ import (
 
 	"gangway/launcher/job"
 	"gangway/launcher/sched"
+	"gangway/nodeagent/wire/sweep"
 	"gangway/topology"
 )
 
@@ -22,7 +23,7 @@ func drawTask(t *rapid.T) job.TaskSpec {
 		CoresPerRank: rapid.IntRange(0, 2).Draw(t, "cores"),
 		MemPerRank:   rapid.SampledFrom([]uint64{0, 1 << 30, 2 << 30}).Draw(t, "mem"),
 	}
-	switch rapid.IntRange(0, 4).Draw(t, "kind") {
+	switch rapid.IntRange(0, 6).Draw(t, "kind") {
 	case 0:
 		s.Kind = job.Single
 	case 1:
@@ -35,6 +36,12 @@ func drawTask(t *rapid.T) job.TaskSpec {
 	case 4:
 		s.Kind, s.Ranks, s.Oversubscribe = job.Gang, rapid.IntRange(1, 40).Draw(t, "n"), true
 		s.MemPerRank = 0
+	case 5:
+		s.Kind, s.Nodes, s.RanksPerNode = job.Gang, rapid.IntRange(1, 2).Draw(t, "N"), 1
+		s.Range = job.Range{Lo: 1, Hi: uint64(rapid.IntRange(2, 9).Draw(t, "n"))}
+	case 6:
+		s.Kind, s.CoresPerRank, s.Vary = job.Single, 0, map[string]string{"cores-per-rank": "{c}"}
+		s.Sweep = &sweep.Sweep{Axes: []sweep.Axis{{Columns: []sweep.Column{{Name: "c", Values: []string{"1", "2", "1", "2"}[:rapid.IntRange(1, 4).Draw(t, "n")]}}}}}
 	}
 	return s
 }

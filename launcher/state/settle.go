@@ -175,7 +175,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 	case retryable(code) && a.task.retriesLeft(a.Try):
 		again := make([]job.Try, len(open))
 		for i, r := range open {
-			again[i] = t.retried(a, a.Try)
+			again[i] = t.retried(a, a.Try, o)
 			again[i].Range = r
 		}
 		t.settleAs(a, open, nil, again, o)
@@ -211,8 +211,8 @@ func (task *taskState) retriesLeft(try job.Try) bool {
 }
 
 // retried is the next try of elements that failed.
-func (t *change) retried(a *attempt, try job.Try) job.Try {
-	return job.Try{Range: try.Range, Attempt: try.Attempt + 1, Retries: try.Retries + 1, Losses: try.Losses, Avoid: t.guilty(a, try)}
+func (t *change) retried(a *attempt, try job.Try, o job.Outcome) job.Try {
+	return t.retry(a.task.spec, try.Range, try, t.guilty(a, try), failedOn(a, o))
 }
 
 func (t *change) settleAs(a *attempt, open []job.Range, done []job.Outcome, again []job.Try, was job.Outcome) {

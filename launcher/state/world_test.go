@@ -157,7 +157,13 @@ func dump(c *Cluster) map[string]any {
 	}
 	d := map[string]any{"meta": c.meta}
 	for uid, j := range c.jobs {
-		d["job "+uid] = []any{j.row, j.open, j.live, len(j.tasks), len(j.byID)}
+		d["job "+uid] = []any{j.row, j.open, j.live, len(j.tasks), len(j.byID), j.failed}
+		for i, t := range j.ready {
+			d[fmt.Sprint("ready ", uid, i)] = t.uid
+		}
+		for id, l := range j.wanted {
+			d[fmt.Sprint("wanted ", uid, id)] = len(l)
+		}
 	}
 	for id, j := range c.byID {
 		d["id "+id] = j.row.UID
@@ -170,7 +176,8 @@ func dump(c *Cluster) map[string]any {
 	}
 	for uid, t := range c.tasks {
 		d["task "+uid] = []any{t.name, *t.spec, []job.Try(t.pending), []job.Range(t.good), []job.Range(t.bad), ids(t.live), t.last,
-			t.row, t.lastAttempt, t.tried, t.seq, t.at}
+			t.row, t.lastAttempt, t.tried, t.seq, t.at, t.unmet, t.lost, t.queued, len(t.needs),
+			[]job.Range(t.flip), []job.Range(t.orphan), []job.Range(t.spared)}
 	}
 	for id, a := range c.attempts {
 		d["attempt "+id] = a.AttemptRow

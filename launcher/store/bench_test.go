@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"gangway/launcher/job"
 	"gangway/launcher/state"
@@ -40,8 +41,10 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkRestore starts from 10,000,000 finished elements, one in ten of which
-// failed: opens the data, reads it and builds the state.
+// BenchmarkRestore starts from 10,000,000 finished elements with their costs, one
+// in ten of which failed: opens the data, reads it and builds the state. From
+// blocks of 4,096, as smaller ones become when they are merged, that is to take 2 s
+// at most.
 func BenchmarkRestore(b *testing.B) {
 	for _, c := range []struct {
 		name   string
@@ -51,7 +54,9 @@ func BenchmarkRestore(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			dir := newDir(b)
 			fill(b, dir, c.piece, c.jumble)
+			best := time.Hour // other work of the machine must not count
 			for b.Loop() {
+				began := time.Now()
 				s, err := store.Open(dir, store.Options{})
 				if err != nil {
 					b.Fatal(err)
@@ -67,9 +72,13 @@ func BenchmarkRestore(b *testing.B) {
 				if t, _ := cluster.Task("abcd-0"); t.State != job.TaskCompleted || t.Failed != job.MaxArray/10 {
 					b.Fatalf("%+v", t)
 				}
+				best = min(best, time.Since(began))
 				if err := s.Close(); err != nil {
 					b.Fatal(err)
 				}
+			}
+			if c.piece == 4096 && best > 2*time.Second {
+				b.Errorf("%v at best", best)
 			}
 		})
 	}
@@ -97,7 +106,10 @@ func fill(tb testing.TB, dir string, piece uint64, jumble bool) {
 	why := &job.Reason{Code: job.FailRank}
 	for seq, lo := range starts {
 		hi := min(lo+piece, job.MaxArray)
-		blk := job.BlockRow{Seq: uint64(seq) + 1, Task: "abcd-0", Attempt: job.AttemptID("abcd-0", lo, 1)}
+		blk := job.BlockRow{Seq: uint64(seq) + 1, Task: "abcd-0", Attempt: job.AttemptID("abcd-0", lo, 1), Node: fmt.Sprint("node", seq%64), Costs: &job.Costs{}}
+		for x := lo; x < hi; x++ {
+			blk.Costs.Add(job.Cost{Attempt: 1, Start: int64(x) * 10, Wall: 400 + x*7919%800, CPU: 300 + x*104729%500, RSS: 1800 + x%200})
+		}
 		for x := lo; x < hi; {
 			r := job.Range{Lo: x, Hi: min(x/10*10+9, hi)}
 			o := job.Outcome{Range: r, Success: true}

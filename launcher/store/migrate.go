@@ -32,6 +32,8 @@ var migrations = []string{
 	CREATE TABLE fence (epoch INTEGER NOT NULL);
 	INSERT INTO fence VALUES (0);
 	CREATE TABLE row (tab BLOB NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (tab, key)) WITHOUT ROWID`,
+	// Blocks of format 2 come in, which versions before can't read.
+	`UPDATE writer SET version = version`,
 }
 
 // migrate brings the data up to the last of the steps, each in a transaction of

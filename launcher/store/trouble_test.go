@@ -189,7 +189,10 @@ func TestVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := mustOpen(t, dir, Options{Version: "1.0.0"})
+	s, err := open(dir, Options{Version: "1.0.0"}, migrations[:1:1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	closed(s, s.Commit([]job.Row{row("a", 1)}))
 
 	// A step that fails half-way leaves the data as they were.
@@ -197,10 +200,10 @@ func TestVersions(t *testing.T) {
 	if _, err := open(dir, Options{Version: "1.9.0"}, bad); err == nil || !strings.Contains(err.Error(), "from data version 1 to 2") {
 		t.Fatalf("a bad step: %v", err)
 	}
-	closed(Open(dir, Options{Version: "1.1.0"}))
+	closed(open(dir, Options{Version: "1.1.0"}, migrations[:1:1]))
 
 	next := append(migrations[:1:1], "CREATE TABLE extra (x); INSERT INTO extra VALUES (1)", "UPDATE extra SET x = x + 1")
-	s, err := open(dir, Options{Version: "2.0.0"}, next)
+	s, err = open(dir, Options{Version: "2.0.0"}, next)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +219,7 @@ func TestVersions(t *testing.T) {
 	closed(open(dir, Options{Version: "2.0.1"}, next)) // nothing is done twice
 
 	_, err = Open(dir, Options{Version: "1.1.0"})
-	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "written by gangway 2.0.1 (data version 3, this one knows 1)") {
+	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "written by gangway 2.0.1 (data version 3, this one knows 2)") {
 		t.Errorf("newer data: %v", err)
 	}
 }

@@ -299,51 +299,6 @@ func (w *Crew) run() {
 	}
 }
 
-// clock does what is due, and sets the timer for what comes next.
-func (w *Crew) clock(now time.Time) {
-	next := time.Hour
-	soon := func(at time.Time) { next = min(next, max(at.Sub(now), time.Millisecond)) }
-	for _, s := range w.slots {
-		switch {
-		case s.due.IsZero():
-			continue
-		case s.due.After(now):
-			soon(s.due)
-			continue
-		}
-		s.due = time.Time{}
-		e := s.queue[0]
-		if e.stop != nil {
-			continue
-		}
-		e.stop = &wire.Failure{Code: wire.FailureCode_FAILURE_TIME_LIMIT, Node: w.c.Node, Message: fmt.Sprintf("the time limit of %v is over", w.c.TimeLimit)}
-		w.spawner.Signal(e.slot, e.tag, int(syscall.SIGTERM))
-		w.graces = append(w.graces, deadline{e.tag, now.Add(w.c.KillGrace)})
-	}
-	for len(w.graces) > 0 {
-		d := w.graces[0]
-		if d.at.After(now) {
-			soon(d.at)
-			break
-		}
-		w.graces = w.graces[1:]
-		if e := w.flight[d.tag]; e != nil && !w.spawner.Signal(e.slot, e.tag, int(syscall.SIGKILL)) {
-			w.graces = append(w.graces, deadline{e.tag, now.Add(20 * time.Millisecond)}) // it is just being started, or has ended
-		}
-	}
-	if len(w.flight) > 0 {
-		if now.Sub(w.strays) >= strayPause {
-			w.strays = now
-			w.killStrays(proc.Children())
-		}
-		soon(w.strays.Add(strayPause))
-	}
-	if !w.held.IsZero() {
-		soon(w.held)
-	}
-	w.tick.Reset(next)
-}
-
 // ended takes the ends of elements.
 func (w *Crew) ended(ends []Ended) {
 	orphans := proc.Orphans()
@@ -413,14 +368,6 @@ func (w *Crew) resultOf(e *element, x Ended, left bool) *result {
 		w.scratch.back(e.scratch)
 	}
 	return r
-}
-
-// arm notes the deadline of the element that a slot runs now.
-func (w *Crew) arm(s *slotState, now time.Time) {
-	s.due = time.Time{}
-	if len(s.queue) > 0 && w.c.TimeLimit > 0 {
-		s.due = now.Add(w.c.TimeLimit)
-	}
 }
 
 // end is End's.

@@ -147,17 +147,18 @@ func TestScatteredWork(t *testing.T) {
 	}
 }
 
-// TestPackFull runs elements whose output finds no room.
+// TestPackFull runs elements whose output has room where it is written and none
+// beside it in the pack.
 func TestPackFull(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Skipf("no small file system can be mounted: %v: %s", err, out)
 	}
 	t.Cleanup(func() { _ = exec.Command("umount", "-l", dir).Run() })
-	o := hire(t, Config{Dir: dir, Slots: make([]Slot, 2), Keep: true, Command: []string{"sh", "-c", "head -c 100000 /dev/zero; exit 3"}}, Slots)
-	o.crew.Work(&wire.Work{Seq: 1, Runs: runs(1, 0, 40), Last: true})
+	o := hire(t, Config{Dir: dir, Slots: make([]Slot, 1), Keep: true, Command: []string{"sh", "-c", "head -c 600000 /dev/zero; exit 3"}}, Slots)
+	o.crew.Work(&wire.Work{Seq: 1, Runs: runs(1, 0, 10), Last: true})
 	o.wait(t)
-	if r, b := o.counts(); r != 40 || b != 0 {
+	if r, b := o.counts(); r != 10 || b != 0 {
 		t.Errorf("%d results, %d returned", r, b)
 	}
 	if o.crew.Loss() == "" || len(o.notices) == 0 {

@@ -248,10 +248,6 @@ func (w *Crew) next(slot int, sc *scratch) *element {
 	return e
 }
 
-func sortDeadlines(list []deadline) {
-	slices.SortFunc(list, func(a, b deadline) int { return a.at.Compare(b.at) })
-}
-
 // layout says where a command's texts are.
 type layout struct {
 	env      []string // of every element

@@ -126,7 +126,10 @@ func Listen(addr netip.Addr, key []byte, self int) (*Mesh, error) {
 	}
 	// Exchanges are bulk from the first byte on.
 	m.server.DynamicRecordSizingDisabled, m.client.DynamicRecordSizingDisabled = true, true
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+	// The mesh has signs of life of its own, and no use of several paths.
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(context.Background(), "tcp", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
 		return nil, fmt.Errorf("mesh: no port on this node's data address %s: %w", addr, err)
 	}

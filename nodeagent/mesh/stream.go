@@ -103,7 +103,7 @@ func (m *Mesh) Open(ctx context.Context, to int, meta []byte) (Stream, error) {
 func (m *Mesh) dial(ctx context.Context, p Peer, kind byte, meta []byte) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.greetLimit())
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(p.Addr, p.Port).String())
+	raw, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", netip.AddrPortFrom(p.Addr, p.Port).String())
 	if err != nil {
 		return nil, err
 	}

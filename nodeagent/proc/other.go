@@ -85,8 +85,17 @@ func KillByEnv(string, time.Duration, ...int) ([]int, error) {
 // Kill does nothing.
 func Kill([]int) {}
 
-// Retitle is unsupported.
-func Retitle(string, string) error { return unsupported("renaming a process") }
+// Title is unsupported.
+type Title struct{}
+
+// OpenTitle is unsupported.
+func OpenTitle() (*Title, error) { return nil, unsupported("renaming a process") }
+
+// Close does nothing.
+func (*Title) Close() error { return nil }
+
+// Replace is unsupported.
+func (*Title) Replace(string, string) error { return unsupported("renaming a process") }
 
 // Alive is false.
 func Alive(int, string) bool { return false }
@@ -178,6 +187,9 @@ func StartTime(int) uint64 { return 0 }
 
 // CheckSlice is unsupported.
 func CheckSlice(time.Duration) error { return unsupported("scheduling slices") }
+
+// StepBack does nothing.
+func StepBack() {}
 
 // MapProgram is unsupported.
 func MapProgram() error { return unsupported("mapping the program") }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // madvPopulateRead is MADV_POPULATE_READ, Linux 5.14: map all pages of a range
@@ -45,4 +47,14 @@ func MapProgram() error {
 		}
 	}
 	return errors.Join(out, sc.Err())
+}
+
+// StepBack lets everything else on the node go before this process, for ever: for one
+// that is about to end and leads a process group with nobody else in it. What the
+// kernel has to do to take a process apart is a good part of a short one's life.
+func StepBack() {
+	const lowest = 19
+	if unix.Getpgrp() == unix.Getpid() {
+		_ = unix.Setpriority(unix.PRIO_PGRP, 0, lowest) // without it, it ends as others do
+	}
 }

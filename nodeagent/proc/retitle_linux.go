@@ -8,38 +8,55 @@ import (
 	"strconv"
 )
 
-// Retitle replaces old by now, padded with NULs, in the arguments and the
-// environment that the kernel shows of this process in /proc/PID/cmdline and
-// environ: what a process was started with, by which others know it (ByEnv,
-// Alive). os.Args, os.Environ and what is inherited stay as they are. now must
-// not be longer than old. It fails where the kernel does not let a process
-// write its own memory by /proc/self/mem, and when old is not there.
-func Retitle(old, now string) error {
-	if old == "" || len(now) > len(old) {
-		return fmt.Errorf("renaming this process: %q has no room for %q", old, now)
-	}
+// Title is the arguments and the environment that the kernel shows of this process
+// in /proc/PID/cmdline and environ: what a process was started with, by which
+// others know it (ByEnv, Alive). os.Args, os.Environ and what is inherited are not
+// part of it. It belongs to one goroutine.
+type Title struct {
+	mem  *os.File
+	from int64  // where it begins
+	text []byte // entries, each of which ends with a NUL
+}
+
+// OpenTitle fails where the kernel does not let a process open its own memory by
+// /proc/self/mem.
+func OpenTitle() (*Title, error) {
 	from, to, err := titleRange()
 	if err != nil {
-		return fmt.Errorf("renaming this process: %w", err)
+		return nil, fmt.Errorf("renaming this process: %w", err)
 	}
 	mem, err := os.OpenFile("/proc/self/mem", os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("renaming this process: %w", err)
+		return nil, fmt.Errorf("renaming this process: %w", err)
 	}
-	defer mem.Close()
-	b := make([]byte, to-from)
-	if _, err := mem.ReadAt(b, from); err != nil {
-		return fmt.Errorf("renaming this process: %w", err)
+	t := &Title{mem: mem, from: from, text: make([]byte, to-from)}
+	if _, err := mem.ReadAt(t.text, from); err != nil {
+		_ = mem.Close()
+		return nil, fmt.Errorf("renaming this process: %w", err)
 	}
-	// Whole entries only, each of which ends with a NUL.
-	at := bytes.Index(append([]byte{0}, b...), []byte("\x00"+old+"\x00"))
+	return t, nil
+}
+
+// Close ends the use of t; what was replaced stays.
+func (t *Title) Close() error { return t.mem.Close() }
+
+// Replace puts now, padded with NULs, in the place of the entry old. now must not
+// be longer than old. It fails when old is not there, and where the kernel does not
+// let a process write its own memory.
+func (t *Title) Replace(old, now string) error {
+	if old == "" || len(now) > len(old) {
+		return fmt.Errorf("renaming this process: %q has no room for %q", old, now)
+	}
+	// Whole entries only.
+	at := bytes.Index(append([]byte{0}, t.text...), []byte("\x00"+old+"\x00"))
 	if at < 0 {
 		return fmt.Errorf("renaming this process: it was not started with %q", old)
 	}
-	copy(b[at:], append([]byte(now), make([]byte, len(old)-len(now))...))
-	if _, err := mem.WriteAt(b[at:at+len(old)], from+int64(at)); err != nil {
+	b := append([]byte(now), make([]byte, len(old)-len(now))...)
+	if _, err := t.mem.WriteAt(b, t.from+int64(at)); err != nil {
 		return fmt.Errorf("renaming this process: %w", err)
 	}
+	copy(t.text[at:], b)
 	return nil
 }
 

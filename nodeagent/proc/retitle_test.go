@@ -15,9 +15,15 @@ import (
 // retitled is a process that renames itself as its arguments say, tells how that
 // went and waits for the end of its input.
 func retitled(args []string) {
+	t, err := OpenTitle()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer t.Close()
 	for _, a := range args {
 		if old, now, ok := strings.Cut(a, "→"); ok {
-			fmt.Println(Retitle(old, now))
+			fmt.Println(t.Replace(old, now))
 		}
 	}
 	_, _ = bufio.NewReader(os.Stdin).ReadByte()

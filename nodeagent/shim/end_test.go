@@ -208,6 +208,30 @@ func TestTimeLimit(t *testing.T) {
 	}
 }
 
+// TestSoftSignal: programs are warned of the end of their time, once and by the
+// signal that their task names; a script's children are not.
+func TestSoftSignal(t *testing.T) {
+	for _, launch := range []wire.LaunchMode{wire.LaunchMode_LAUNCH_RANKS, wire.LaunchMode_LAUNCH_PRIMARY} {
+		a := assignment(t, "/bin/sh", "-c", `trap "echo soon" USR1; trap "echo bye; exit 0" TERM; while :; do sleep 0.05; done`)
+		if launch == wire.LaunchMode_LAUNCH_RANKS {
+			a = ranks(a, 2)
+		}
+		a.Mpi, a.Launch, a.TimeLimitMs, a.KillGraceMs = "none", launch, 2000, 3000
+		a.SoftSignal, a.SoftBeforeMs = 10, 1000
+		m, r := run(t, a)
+		if r.GetFailure().GetCode() != wire.FailureCode_FAILURE_TIME_LIMIT {
+			t.Errorf("%v: result %v", launch, r)
+		}
+		rank := 0
+		if launch == wire.LaunchMode_LAUNCH_PRIMARY {
+			rank = -1 // its output is no rank's
+		}
+		if said := m.stdout(rank); said != "soon\nbye\n" {
+			t.Errorf("%v: said %q", launch, said)
+		}
+	}
+}
+
 // TestGraceUnderMPIRun holds that a rank which obeys does not cost the others
 // their grace: mpirun must not see it.
 func TestGraceUnderMPIRun(t *testing.T) {

@@ -65,23 +65,24 @@ type member struct {
 
 	taskRoot, taskPath string // of a kept task
 
-	mu      sync.Mutex
-	change  *sync.Cond
-	ready   *wire.Ready
-	plan    *wire.LaunchPlan
-	result  *wire.Result
-	credit  uint64
-	started map[uint32]int64
-	notices []string
-	out     map[string][]byte // "rank/stream"
-	eofs    map[string]bool
-	end     uint64 // of the output sequence
-	gap     string
-	noAck   bool
-	blocks  *blocksSeen // of a crew
-	conns   int
-	exited  bool
-	status  string
+	mu       sync.Mutex
+	change   *sync.Cond
+	ready    *wire.Ready
+	plan     *wire.LaunchPlan
+	result   *wire.Result
+	credit   uint64
+	started  map[uint32]int64
+	notices  []string
+	out      map[string][]byte // "rank/stream"
+	eofs     map[string]bool
+	end      uint64 // of the output sequence
+	gap      string
+	noAck    bool
+	lastWord bool        // the shim has said that nothing is left
+	blocks   *blocksSeen // of a crew
+	conns    int
+	exited   bool
+	status   string
 }
 
 func assignment(t testing.TB, command ...string) *wire.Assignment {
@@ -210,6 +211,9 @@ func (m *member) use(conn net.Conn) {
 			if f.GetFrom() != nil {
 				m.take(conn, f.GetFrom())
 			}
+			if f.GetTo().GetForget() != nil {
+				m.heardLast(f.GetTo().GetId())
+			}
 		}
 	}()
 }
@@ -226,6 +230,20 @@ func (m *member) reconnect() {
 	m.mu.Unlock()
 	_ = old.Close()
 	m.use(c)
+}
+
+// heardLast is the shim's last word, at which nothing of it is left.
+func (m *member) heardLast(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer m.change.Broadcast()
+	m.lastWord = true
+	if id != m.a.GetId() {
+		m.gap = fmt.Sprintf("the last word of %q", id)
+	}
+	if _, err := os.Lstat(m.root + m.a.GetNodeDir()); err == nil {
+		m.gap = m.a.GetNodeDir() + " was there at the shim's last word"
+	}
 }
 
 func (m *member) take(conn net.Conn, f *wire.FromShim) {
@@ -333,6 +351,7 @@ func (m *member) forget() {
 	m.t.Helper()
 	m.send(&wire.ToShim{M: &wire.ToShim_Forget{Forget: &wire.Forget{}}})
 	m.awaitGone()
+	m.until("last word", 20*time.Second, func() bool { return m.lastWord })
 	m.nothingLeft()
 }
 

@@ -69,6 +69,7 @@ func (s *shim) launch(l *wire.Launch) {
 	}
 	s.setPhase(wire.Phase_PHASE_RUNNING)
 	if d := time.Duration(s.a.GetTimeLimitMs()) * time.Millisecond; d > 0 {
+		s.softSignal(d)
 		s.after(d, func() {
 			s.end(failed(wire.FailureCode_FAILURE_TIME_LIMIT, s.nodeName(), fmt.Sprintf("the time limit of %v is over", d), ""), true)
 		})

@@ -391,7 +391,7 @@ func dialPeer(ctx context.Context, index int, p *wire.Peer) preflight.Dial {
 	addr := net.JoinHostPort(p.GetAddress(), strconv.Itoa(int(p.GetPort())))
 	d := preflight.Dial{To: index, Addr: addr}
 	start := time.Now()
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	c, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", addr)
 	d.Took = time.Since(start)
 	if err != nil {
 		d.Err = reason(err)

@@ -15,6 +15,7 @@
 //	preflight*.go  checks of the gang before it starts
 //	gang.go     what the members of a gang tell each other
 //	end.go      kill, verdict, result
+//	crew.go     what makes an attempt the worker of an array, see package crew
 //
 // Beside it: outbox.go keeps what the launcher has not acknowledged, output.go
 // and stdin.go carry the ranks' streams, taskdir.go takes a kept task's output to
@@ -22,6 +23,7 @@
 package shim
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -31,6 +33,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gangway/nodeagent/mesh"
@@ -122,7 +125,10 @@ func (s *shim) serve(ctx context.Context, first net.Conn, f *wire.Frame) error {
 		_ = first.Close()
 		return errors.New("the agent's first frame is not an assignment")
 	}
-	s.start, s.a, s.box, s.forker = start, a, newOutbox(a.GetId(), a.GetName()), proc.NewForker()
+	s.start, s.a, s.box = start, a, newOutbox(a.GetId(), a.GetName())
+	if s.forker == nil { // a spare has it
+		s.forker = proc.NewForker()
+	}
 	s.events, s.done, s.phase = make(chan func(), 64), make(chan struct{}), wire.Phase_PHASE_PREPARING
 	s.box.most = windowFor(a.GetNodeCount())
 	s.in = newStdin(s.box)
@@ -204,7 +210,7 @@ func (s *shim) close() error {
 		_ = s.mesh.Close()
 	}
 	if s.agent != nil {
-		s.agent.close()
+		s.agent.part()
 	}
 	if s.cpuset != nil {
 		errs = append(errs, s.cpuset.Close())
@@ -226,7 +232,15 @@ func (s *shim) close() error {
 	}
 	s.wg.Wait()
 	s.task.close()
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	switch {
+	case s.agent == nil:
+	case err == nil:
+		s.agent.lastWord(s.a.GetId())
+	default:
+		_ = s.agent.conn.Close()
+	}
+	return err
 }
 
 var errSurvivors = errors.New("they hang in the kernel")
@@ -288,13 +302,40 @@ func failed(code wire.FailureCode, node, message, hint string) *wire.Failure {
 
 // agentConn is the connection of an agent: the latest that came.
 type agentConn struct {
-	conn   net.Conn
-	cursor *cursor
+	conn    net.Conn
+	cursor  *cursor
+	parting atomic.Bool // the connection stays for the last word
+	torn    atomic.Bool // a frame was not written whole
 }
 
 func (c *agentConn) close() {
 	c.cursor.stop()
-	_ = c.conn.Close()
+	if !c.parting.Load() {
+		_ = c.conn.Close()
+	}
+}
+
+// part ends what reads and writes the connection, as close does, and leaves it for
+// lastWord, which is called when they have ended.
+func (c *agentConn) part() {
+	c.parting.Store(true)
+	c.cursor.stop()
+	_ = c.conn.SetDeadline(time.Unix(1, 0))
+}
+
+// lastWordWait is how long an agent may take to read the last word.
+const lastWordWait = time.Second
+
+// lastWord tells the agent that nothing of the attempt is left on the node but this
+// process, which now ends: nobody has to wait until the kernel has taken it apart.
+// It is the order to forget, said back. An agent that does not know it waits for
+// the process.
+func (c *agentConn) lastWord(id string) {
+	defer c.conn.Close()
+	if c.torn.Load() || c.conn.SetDeadline(time.Now().Add(lastWordWait)) != nil {
+		return
+	}
+	_ = link.WriteFrame(c.conn, &wire.Frame{M: &wire.Frame_To{To: &wire.ToShim{Id: id, M: &wire.ToShim_Forget{Forget: &wire.Forget{}}}}})
 }
 
 // attach makes conn the agent's connection; an older one is dropped, for its
@@ -309,15 +350,20 @@ func (s *shim) attach(conn net.Conn) {
 		defer c.close()
 		for {
 			f := c.cursor.next()
-			if f == nil || link.WriteFrame(conn, f) != nil {
+			if f == nil {
+				return
+			}
+			if link.WriteFrame(conn, f) != nil {
+				c.torn.Store(true)
 				return
 			}
 		}
 	})
 	s.wg.Go(func() {
 		defer c.close()
+		r := bufio.NewReader(conn)
 		for {
-			f, err := link.ReadFrame(conn)
+			f, err := link.ReadFrame(r)
 			if err != nil {
 				return
 			}
@@ -370,7 +416,11 @@ func (s *shim) open() *wire.Failure {
 		return s.dirFailure(err)
 	}
 	if !s.isCrew() { // a crew has a spool of its own
-		sp, err := spool.Open(s.start.GetSpoolDir(), s.a.GetId())
+		open := spool.Open
+		if s.a.GetSession() { // when the node dies, its launcher looks for nothing here
+			open = spool.OpenBrief
+		}
+		sp, err := open(s.start.GetSpoolDir(), s.a.GetId())
 		if err != nil {
 			return failed(wire.FailureCode_FAILURE_DISK, s.nodeName(), err.Error(), "")
 		}

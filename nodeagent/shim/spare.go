@@ -19,7 +19,12 @@ import (
 // has. An agent that ends before it has work for it is no error.
 func MainSpare(ctx context.Context, first net.Conn) error {
 	// Found out now, not when an attempt depends on it.
-	if err := errors.Join(proc.Retitle(wire.SpareArg, wire.SpareArg), proc.Retitle(wire.SpareMark, wire.SpareMark)); err != nil {
+	title, err := proc.OpenTitle()
+	if err == nil {
+		defer title.Close()
+		err = errors.Join(title.Replace(wire.SpareArg, wire.SpareArg), title.Replace(wire.SpareMark, wire.SpareMark))
+	}
+	if err != nil {
 		_ = first.Close()
 		return err
 	}
@@ -27,7 +32,9 @@ func MainSpare(ctx context.Context, first net.Conn) error {
 		_ = first.Close()
 		return fmt.Errorf("warming up: %w", err)
 	}
-	s := &shim{}
+	// The thread from which the attempt's processes are started.
+	s := &shim{forker: proc.NewForker()}
+	defer s.forker.Close()
 	for {
 		f, err := link.ReadFrame(first)
 		if errors.Is(err, io.EOF) {
@@ -47,7 +54,7 @@ func MainSpare(ctx context.Context, first net.Conn) error {
 			continue
 		}
 		mark := "GANGWAY_ID=" + start.GetAssignment().GetId()
-		if err := errors.Join(proc.Retitle(wire.SpareMark, mark), proc.Retitle(wire.SpareArg, "shim"), os.Unsetenv("GANGWAY_SPARE"),
+		if err := errors.Join(title.Replace(wire.SpareMark, mark), title.Replace(wire.SpareArg, "shim"), os.Unsetenv("GANGWAY_SPARE"),
 			os.Setenv("GANGWAY_ID", start.GetAssignment().GetId())); err != nil {
 			_ = first.Close()
 			return err

@@ -47,6 +47,7 @@ type file interface {
 type Spool struct {
 	dir, path string
 	f         file
+	brief     bool  // see OpenBrief
 	end       int64 // of the records
 	size      int64 // of the file
 }
@@ -54,6 +55,23 @@ type Spool struct {
 // Open opens the spool of id in dir, making it where missing. Records that are
 // there stay; a torn one at the end is dropped.
 func Open(dir, id string) (*Spool, error) {
+	s, err := openFile(dir, id, false)
+	if err != nil {
+		return nil, err
+	}
+	// The name must survive a crash too. Not every system can sync a directory.
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+	return s, nil
+}
+
+// OpenBrief is Open for records that nobody wants after the death of the node: they
+// survive that of the process, and nothing waits for the disk.
+func OpenBrief(dir, id string) (*Spool, error) { return openFile(dir, id, true) }
+
+func openFile(dir, id string, brief bool) (*Spool, error) {
 	path, err := pathOf(dir, id)
 	if err != nil {
 		return nil, err
@@ -67,7 +85,7 @@ func Open(dir, id string) (*Spool, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	s, err := open(dir, path, f, b)
+	s, err := open(dir, path, f, b, brief)
 	if err != nil {
 		_ = f.Close()
 		if len(b) == 0 {
@@ -75,20 +93,15 @@ func Open(dir, id string) (*Spool, error) {
 		}
 		return nil, err
 	}
-	// The name must survive a crash too. Not every system can sync a directory.
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 	return s, nil
 }
 
-func open(dir, path string, f file, content []byte) (*Spool, error) {
+func open(dir, path string, f file, content []byte, brief bool) (*Spool, error) {
 	_, end, err := parse(content)
 	if err != nil {
 		return nil, fmt.Errorf("spool %s: %w", path, err)
 	}
-	s := &Spool{dir: dir, path: path, f: f, end: end, size: int64(len(content))}
+	s := &Spool{dir: dir, path: path, f: f, brief: brief, end: end, size: int64(len(content))}
 	if end < int64(len(magic)) { // empty, or torn within the magic
 		s.end = int64(len(magic))
 		if err := s.put([]byte(magic), 0); err != nil {
@@ -102,7 +115,7 @@ func open(dir, path string, f file, content []byte) (*Spool, error) {
 		return nil, err
 	}
 	s.size = s.end + int64(len(room))
-	if err := f.Sync(); err != nil {
+	if err := s.sync(); err != nil {
 		return nil, explain(dir, fmt.Errorf("spool %s: %w", path, err))
 	}
 	return s, nil
@@ -116,7 +129,14 @@ func (s *Spool) put(b []byte, off int64) error {
 	return nil
 }
 
-// Append adds a record. A result is on the disk when Append returns; other
+func (s *Spool) sync() error {
+	if s.brief {
+		return nil
+	}
+	return s.f.Sync()
+}
+
+// Append adds a record. A result is on the disk when Append returns (see OpenBrief); other
 // records survive the death of this process, not that of the node, which ends
 // what they speak of. After an error the record is not in the spool and the
 // spool may still be used.
@@ -138,7 +158,7 @@ func (s *Spool) Append(f *wire.Frame) error {
 	durable := f.GetFrom().GetResult() != nil
 	err = s.put(b, s.end)
 	if err == nil && durable {
-		if serr := s.f.Sync(); serr != nil {
+		if serr := s.sync(); serr != nil {
 			err = explain(s.dir, fmt.Errorf("spool %s: %w", s.path, serr))
 		}
 	}

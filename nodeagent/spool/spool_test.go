@@ -192,7 +192,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := &disk{File: f, room: 1 << 20, err: errno}
-		s, err := open(dir, path, d, nil)
+		s, err := open(dir, path, d, nil, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := open(dir, g.Name(), &disk{File: g, room: 5, err: errno}, nil); !errors.Is(err, errno) {
+		if _, err := open(dir, g.Name(), &disk{File: g, room: 5, err: errno}, nil, false); !errors.Is(err, errno) {
 			t.Errorf("open on a full disk: %v", err)
 		}
 		_ = g.Close()

@@ -2311,13 +2311,15 @@ type Assignment struct {
 	Pool             string                 `protobuf:"bytes,59,opt,name=pool,proto3" json:"pool,omitempty"`                                   // for the task's environment
 	RetentionMs      uint64                 `protobuf:"varint,61,opt,name=retention_ms,json=retentionMs,proto3" json:"retention_ms,omitempty"` // how long task_dir is kept after the end; 0: until it is deleted
 	GpusPerRank      uint32                 `protobuf:"varint,62,opt,name=gpus_per_rank,json=gpusPerRank,proto3" json:"gpus_per_rank,omitempty"`
-	Threads          uint32                 `protobuf:"varint,63,opt,name=threads,proto3" json:"threads,omitempty"`                   // of a rank; 0: as its cores have it
-	Smt              uint32                 `protobuf:"varint,64,opt,name=smt,proto3" json:"smt,omitempty"`                           // PUs to use of each core; 0: as the binding has it
-	Optimize         string                 `protobuf:"bytes,65,opt,name=optimize,proto3" json:"optimize,omitempty"`                  // gpu|cpu, for bind auto; "": gpu
-	NoGreedy         bool                   `protobuf:"varint,66,opt,name=no_greedy,json=noGreedy,proto3" json:"no_greedy,omitempty"` // for bind auto: a rank stays within a NUMA node
-	Preflight        string                 `protobuf:"bytes,67,opt,name=preflight,proto3" json:"preflight,omitempty"`                // off|fast|full; "": fast
-	RankList         string                 `protobuf:"bytes,68,opt,name=rank_list,json=rankList,proto3" json:"rank_list,omitempty"`  // this node's ranks where they are not consecutive, e.g. "0,4,8"; "": first_rank and those that follow
-	Crew             *Crew                  `protobuf:"bytes,70,opt,name=crew,proto3" json:"crew,omitempty"`                          // set: the attempt runs elements of an array
+	Threads          uint32                 `protobuf:"varint,63,opt,name=threads,proto3" json:"threads,omitempty"`                         // of a rank; 0: as its cores have it
+	Smt              uint32                 `protobuf:"varint,64,opt,name=smt,proto3" json:"smt,omitempty"`                                 // PUs to use of each core; 0: as the binding has it
+	Optimize         string                 `protobuf:"bytes,65,opt,name=optimize,proto3" json:"optimize,omitempty"`                        // gpu|cpu, for bind auto; "": gpu
+	NoGreedy         bool                   `protobuf:"varint,66,opt,name=no_greedy,json=noGreedy,proto3" json:"no_greedy,omitempty"`       // for bind auto: a rank stays within a NUMA node
+	Preflight        string                 `protobuf:"bytes,67,opt,name=preflight,proto3" json:"preflight,omitempty"`                      // off|fast|full; "": fast
+	RankList         string                 `protobuf:"bytes,68,opt,name=rank_list,json=rankList,proto3" json:"rank_list,omitempty"`        // this node's ranks where they are not consecutive, e.g. "0,4,8"; "": first_rank and those that follow
+	Crew             *Crew                  `protobuf:"bytes,70,opt,name=crew,proto3" json:"crew,omitempty"`                                // set: the attempt runs elements of an array
+	SoftSignal       int32                  `protobuf:"varint,71,opt,name=soft_signal,json=softSignal,proto3" json:"soft_signal,omitempty"` // sent to the programs (a crew: to each element) soft_before_ms ahead of time_limit_ms; 0: none
+	SoftBeforeMs     uint64                 `protobuf:"varint,72,opt,name=soft_before_ms,json=softBeforeMs,proto3" json:"soft_before_ms,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2707,6 +2709,20 @@ func (x *Assignment) GetCrew() *Crew {
 		return x.Crew
 	}
 	return nil
+}
+
+func (x *Assignment) GetSoftSignal() int32 {
+	if x != nil {
+		return x.SoftSignal
+	}
+	return 0
+}
+
+func (x *Assignment) GetSoftBeforeMs() uint64 {
+	if x != nil {
+		return x.SoftBeforeMs
+	}
+	return 0
 }
 
 // Crew makes an attempt the worker of an array on a node: it runs elements in
@@ -5565,7 +5581,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\x04 \x01(\x03R\actimeNs\x12\x10\n" +
 	"\x03dir\x18\x05 \x01(\bR\x03dir\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xc2\v\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x89\f\n" +
 	"\n" +
 	"Assignment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -5626,7 +5642,10 @@ const file_wire_proto_rawDesc = "" +
 	"\tno_greedy\x18B \x01(\bR\bnoGreedy\x12\x1c\n" +
 	"\tpreflight\x18C \x01(\tR\tpreflight\x12\x1b\n" +
 	"\trank_list\x18D \x01(\tR\brankList\x12)\n" +
-	"\x04crew\x18F \x01(\v2\x15.gangway.wire.v1.CrewR\x04crew\"\x96\x01\n" +
+	"\x04crew\x18F \x01(\v2\x15.gangway.wire.v1.CrewR\x04crew\x12\x1f\n" +
+	"\vsoft_signal\x18G \x01(\x05R\n" +
+	"softSignal\x12$\n" +
+	"\x0esoft_before_ms\x18H \x01(\x04R\fsoftBeforeMs\"\x96\x01\n" +
 	"\x04Crew\x12\x14\n" +
 	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1d\n" +
 	"\n" +

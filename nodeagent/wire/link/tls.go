@@ -8,11 +8,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
-	"time"
 )
 
 // KeySize is the length of a shared key in bytes.
@@ -33,7 +30,8 @@ func NewKey() []byte {
 // shared key of KeySize bytes. Both sides present a certificate of one P-256
 // key pair, derived from the shared key with HKDF-SHA256, and accept only that
 // public key: names and validity times play no part, so hosts with wrong
-// clocks can talk. Session keys are ephemeral as in any TLS 1.3 connection.
+// clocks can talk. Sides that hold the same key don't come to that, see
+// sharedSession. Session keys are ephemeral as in any TLS 1.3 connection.
 //
 // P-256 because every shim pays for its first use: Go computes ed25519's tables
 // at run time (2 ms), P-256's are part of the program. The sessions' keys are
@@ -47,14 +45,11 @@ func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 		return nil, nil, err
 	}
 	pub := &priv.PublicKey
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "gangway"},
-		NotBefore:    time.Unix(0, 0),
-		NotAfter:     time.Unix(1<<33, 0),
-		DNSNames:     []string{"gangway"},
+	der, err := certificate(pub)
+	if err != nil {
+		return nil, nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, pub, priv)
+	session, err := newSharedSession(key, der)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,9 +75,6 @@ func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 		Certificates:          []tls.Certificate{cert},
 		ClientAuth:            tls.RequireAnyClientCert,
 		VerifyPeerCertificate: verify,
-		// Resumption would skip the verification and saves nothing on
-		// connections that live as long as a job.
-		SessionTicketsDisabled: true,
 	}
 	client = &tls.Config{
 		MinVersion:            tls.VersionTLS13,
@@ -92,6 +84,8 @@ func KeyTLS(key []byte) (server, client *tls.Config, err error) {
 		InsecureSkipVerify:    true, // replaced by verify: the key is pinned
 		VerifyPeerCertificate: verify,
 	}
+	session.accept(server)
+	session.offer(client)
 	return server, client, nil
 }
 

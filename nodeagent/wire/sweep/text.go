@@ -97,6 +97,7 @@ func (t *Table) compile(first uint64, texts []string) (*Texts, error) {
 type parser struct {
 	names  []string
 	source string
+	any    bool // every name is known
 }
 
 // parse returns the parts, and the literal behind the last one.
@@ -198,6 +199,9 @@ func (p *parser) unclosed(s string) *Fault {
 }
 
 func (p *parser) placeholder(body string) (part, *Fault) {
+	if p.any {
+		return part{form: formValue}, nil
+	}
 	switch body {
 	case "#":
 		return part{form: formNumber}, nil
@@ -437,4 +441,26 @@ func (t *Texts) product(axes []axis, base uint64, yield func(uint64) bool) bool 
 		}
 	}
 	return true
+}
+
+// HasPlaceholder reports whether s has something of a placeholder's form, of
+// whatever name.
+func HasPlaceholder(s string) bool {
+	p := parser{source: s, any: true}
+	parts, _, err := p.parse()
+	return err != nil || len(parts) > 0
+}
+
+// Bare returns a text without its placeholders.
+func Bare(s string) string {
+	p := parser{source: s, any: true}
+	parts, rest, err := p.parse()
+	if err != nil {
+		return s
+	}
+	var b strings.Builder
+	for _, one := range parts {
+		b.WriteString(one.literal)
+	}
+	return b.String() + rest
 }
