@@ -216,7 +216,8 @@ func procsWith(variable string) []lab.Proc {
 func (c *taskChaos) up() {
 	c.t.Helper()
 	fmt.Fprintf(c.log, "\n=== launcher after %d kills\n", c.killed)
-	args := []string{"up", "--data", filepath.Join(c.dir, "data"), "--socket", c.socket, "--log-level", "debug"}
+	args := []string{"up", "--data", filepath.Join(c.dir, "data"), "--socket", c.socket, "--log-level", "debug",
+		"--drain-after", "0"} // kills are nobody's fault
 	if c.b.lab == nil {
 		cmd := exec.Command(c.b.bin, args...)
 		cmd.Env = append(os.Environ(), "GANGWAY_TMPDIR="+c.b.base)
