@@ -71,7 +71,6 @@ func TestLedgerRecovered(t *testing.T) {
 	}
 }
 
-// TestLedgerBounded runs a crew for long: neither its file nor its memory grows.
 // TestLedgerNumbersGoOn begins the file anew when every block is acknowledged: what
 // is given back after the crew's death must not have the number of one of these.
 func TestLedgerNumbersGoOn(t *testing.T) {
@@ -93,6 +92,7 @@ func TestLedgerNumbersGoOn(t *testing.T) {
 	}
 }
 
+// TestLedgerBounded runs a crew for long: neither its file nor its memory grows.
 func TestLedgerBounded(t *testing.T) {
 	l, dir := openLedger(t)
 	must(t, l.record(&wire.Frame{M: &wire.Frame_From{From: &wire.FromShim{M: &wire.FromShim_Started{Started: &wire.Started{Pid: 1}}}}}))
