@@ -148,6 +148,7 @@ type Crew struct {
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
 	held     time.Time
+	told     string // why, as it was told
 	over     bool
 	programs map[string]program
 	scratch  scratches
