@@ -37,11 +37,11 @@ deps: ## install what the tests need (says what, before it does)
 	@bash .ci/deps.sh
 
 test: deps ## all tests, set-up included
-	$(GO) test -timeout 15m ./...
+	$(GO) test -timeout 20m ./...
 	@if command -v "$$($(GO) env CC)" >/dev/null; then $(NVML_ENV) $(GO) test ./gpu/nvml ./cmd/gangway-nvml; fi
 
 race: deps ## the tests of what runs concurrently, under the race detector
-	$(NVML_ENV) $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
+	$(NVML_ENV) $(GO) test -race -timeout 30m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
 
 fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
 	@bash .ci/fuzz-smoke $(FUZZTIME)
