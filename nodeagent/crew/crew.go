@@ -145,6 +145,7 @@ type Crew struct {
 	stopping *wire.Failure // why all is being ended; nil: it is not
 	killed   bool
 	graces   []deadline // of elements that were asked to end, in order
+	unheard  []uint64   // of them, those that were just being started and have not heard it
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
 	held     time.Time
@@ -408,10 +409,16 @@ func (w *Crew) end(cause *wire.Failure, now bool) {
 		if now && sent {
 			continue
 		}
+		if !sent {
+			w.unheard = append(w.unheard, e.tag)
+		}
 		w.graces = append(w.graces, deadline{e.tag, at})
 	}
 	if now { // those of a longer grace are killed too: the list is in order of time
 		sortDeadlines(w.graces)
+	}
+	if len(w.unheard) > 0 {
+		w.tick.Reset(unheardPause)
 	}
 }
 
