@@ -148,6 +148,7 @@ type Crew struct {
 	unheard  []uint64   // of them, those that were just being started and have not heard it
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
+	walls    uint64  // that were measured
 	held     time.Time
 	told     string // why, as it was told
 	over     bool
@@ -197,7 +198,7 @@ func (w *Crew) Start() error {
 		}
 	}
 	w.prepareTexts()
-	w.scratch = scratches{dir: w.c.Dir, id: w.c.ID, most: len(w.slots)*(mostAhead+2) + 64}
+	w.scratch = scratches{dir: w.c.Dir, id: w.c.ID, most: len(w.slots)*(w.most()+2) + 64}
 	if w.c.Keep {
 		var err error
 		if w.scratch.live, err = pack.CreateLive(w.c.Dir, w.c.ID); err != nil {
@@ -361,9 +362,14 @@ func (w *Crew) resultOf(e *element, x Ended, left bool) *result {
 		r.failure = e.stop
 	}
 	w.measure(e, r)
-	const recent = 0.1
-	w.wall += recent * (x.End.Sub(x.Start).Seconds() - w.wall)
-	if e.scratch.written() || left {
+	if wall := x.End.Sub(x.Start).Seconds(); w.walls == 0 {
+		w.wall = wall
+	} else {
+		const recent = 0.1
+		w.wall += recent * (wall - w.wall)
+	}
+	w.walls++
+	if left || !x.Silent && e.scratch.written() {
 		e.scratch.busy = false // the harvester's now
 		r.scratch, r.left = e.scratch, left
 	} else {

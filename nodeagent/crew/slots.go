@@ -18,7 +18,8 @@ func Slots(f *proc.Forker, n int, ended func([]Ended)) (Spawner, error) {
 	s, err := f.NewSlots(n, func(ends []proc.SlotEnd) {
 		out := make([]Ended, len(ends))
 		for i, e := range ends {
-			out[i] = Ended{Slot: e.Slot, Tag: e.Tag, Pid: e.Pid, Status: e.Status, Start: e.Start, End: e.End, Err: e.Err}
+			out[i] = Ended{Slot: e.Slot, Tag: e.Tag, Pid: e.Pid, Status: e.Status, Start: e.Start, End: e.End,
+				Silent: e.StdoutEnd == 0 && e.StderrEnd == 0, Err: e.Err}
 		}
 		ended(out)
 	})

@@ -27,7 +27,10 @@ type Ended struct {
 	Pid        int // 0: it did not start
 	Status     proc.Status
 	Start, End time.Time
-	Err        error // it did not start
+	// Silent says that its output files were empty when it had ended; false: they
+	// were not, or nobody has looked.
+	Silent bool
+	Err    error // it did not start
 }
 
 // Spawner runs queues of programs, one program of a slot at a time, each in a

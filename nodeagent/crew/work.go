@@ -11,12 +11,22 @@ import (
 
 // How many elements are queued behind the one that a slot runs. The ends of
 // short ones are told together some milliseconds later, and until then the slot
-// must have something to do; what takes longer had better stay where it can be
-// given to another node.
+// must have something to do: aheadTime is three times what proc.Slots may wait.
+// What takes longer than alone had better stay where no slot has it; what is
+// shorter has one behind it, so that a slot does not wait for this process.
 const (
-	mostAhead = 16
-	aheadTime = 8 * time.Millisecond
+	mostAhead  = 32
+	leastAhead = 8    // of crews with many slots
+	allAhead   = 1024 // in all slots, unless that is less than leastAhead in each
+	aheadTime  = 24 * time.Millisecond
+	alone      = 250 * time.Millisecond
 )
+
+// most is how many elements are queued at most behind the one that a slot runs:
+// each has files of its own.
+func (w *Crew) most() int {
+	return max(leastAhead, min(mostAhead, allAhead/len(w.slots)))
+}
 
 // batch is a range of elements in the same attempt that is not begun.
 type batch struct {
@@ -151,12 +161,23 @@ func (w *Crew) ahead() int {
 	if w.c.Memory > 0 {
 		return 0
 	}
-	return min(int(aheadTime.Seconds()/max(w.wall, 1e-4)), mostAhead)
+	if w.walls == 0 { // perhaps they take hours
+		return 0
+	}
+	n := min(int(aheadTime.Seconds()/max(w.wall, 1e-4)), w.most())
+	if w.wall < alone.Seconds() {
+		n = max(n, 1)
+	}
+	return n
 }
 
 // refill gives the slots what they can take.
 func (w *Crew) refill() {
-	if !w.started || w.stopping != nil || len(w.pending) == 0 {
+	if !w.started || w.stopping != nil {
+		return
+	}
+	w.share()
+	if len(w.pending) == 0 {
 		return
 	}
 	if !w.held.IsZero() {
@@ -213,9 +234,7 @@ func (w *Crew) refill() {
 				s := w.slots[x.e.slot]
 				s.queue = slices.DeleteFunc(s.queue, func(o *element) bool { return o == x.e })
 				w.scratch.back(x.e.scratch)
-				b := *x.e.from
-				b.lo, b.hi = x.e.index, x.e.index+1
-				w.pending = slices.Insert(w.pending, 0, &b)
+				w.unbegin(x.e)
 			}
 			starts = nil
 			w.held = now.Add(retryPause)
@@ -241,6 +260,37 @@ func (w *Crew) refill() {
 		w.tick.Reset(first) // clock knows better when it comes round
 	}
 	w.take(failed)
+}
+
+// share takes back what waits behind a running element while another slot has
+// nothing to do and nothing else is there for it: the mean says little about the
+// element that runs.
+func (w *Crew) share() {
+	if len(w.pending) > 0 {
+		return
+	}
+	idle, longest := 0, 0
+	for i, s := range w.slots {
+		switch {
+		case len(s.queue) == 0:
+			idle++
+		case len(s.queue) > len(w.slots[longest].queue):
+			longest = i
+		}
+	}
+	if idle == 0 || len(w.slots[longest].queue) < 2 {
+		return
+	}
+	for _, e := range slices.Backward(w.drop(longest)) {
+		w.unbegin(e)
+	}
+}
+
+// unbegin puts an element that was not started back before all others.
+func (w *Crew) unbegin(e *element) {
+	b := *e.from
+	b.lo, b.hi = e.index, e.index+1
+	w.pending = slices.Insert(w.pending, 0, &b)
 }
 
 // next takes the next element for a slot.

@@ -81,13 +81,13 @@ const (
 
 // collectPause is how long an end may wait for others that are handed over
 // together with it.
-const collectPause = 2 * time.Millisecond
+const collectPause = 8 * time.Millisecond
 
 // NewSlots makes n slots, which run their commands at the same time. ended is
 // called by one goroutine, with the ends of all slots in the order in which they
 // ended in each. It must not call Close nor keep the slice, and while it runs no
-// other end is handed over. Ends wait for each other up to 2 ms as long as slots have more to
-// do.
+// other end is handed over. Ends wait for each other up to 8 ms as long as every
+// slot has more to do.
 //
 // Every descriptor of this process from 3 on is marked close-on-exec: one that
 // it inherited would be in every program.
