@@ -263,13 +263,15 @@ func TestMapInterrupted(t *testing.T) {
 	for _, second := range []bool{false, true} {
 		mark := filepath.Join(t.TempDir(), "began")
 		script := fmt.Sprintf("echo >%s; sleep 1000", mark)
+		asked := mark + ".asked"
 		if second {
-			script = "trap '' TERM; " + script + "; sleep 1000"
+			script = fmt.Sprintf("trap 'echo >%s' TERM; %s; sleep 1000", asked, script)
 		}
 		p := b.start(nil, nil, "map", "--tmpdir", b.base, "--kill-grace", "20s", script+";: {}", ":::", "1", "2", "3", "4", "5")
 		waitFor(t, "a command runs", 30*time.Second, func() bool { _, err := os.Stat(mark); return err == nil })
 		_ = p.Process.Signal(syscall.SIGINT)
-		if second {
+		if second { // two that wait for the process at once are one to it
+			waitFor(t, "the first is seen", 30*time.Second, func() bool { _, err := os.Stat(asked); return err == nil })
 			_ = p.Process.Signal(syscall.SIGINT)
 		}
 		began := time.Now()
