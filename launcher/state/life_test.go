@@ -176,6 +176,10 @@ func TestEnds(t *testing.T) {
 		{name: "primary's shim killed", running: true, events: []func(string) What{
 			func(id string) What { return ShimGone{ID: id, Node: "n1", Why: "killed"} },
 		}, exit: 125, code: job.FailShimLost, node: "n1", phases: []Phase{0, PhaseEnd}, decided: true},
+		{name: "checks fail for a primary that is gone", running: true, spec: func(s *job.TaskSpec) { s.OnNodeLoss = job.NodeLossRequeue }, events: []func(string) What{
+			result("n2", job.Result{ExitCode: 125, Failure: fail(job.FailPreflight)}),
+			func(id string) What { return ShimGone{ID: id, Node: "n1", Why: "killed"} },
+		}, phases: []Phase{0, PhaseForget}},
 		{name: "node lost", running: true, events: []func(string) What{
 			func(string) What { return NodeDown{Node: "n2", Why: "timeout"} },
 			func(string) What { return NodeLost{Node: "n2", Why: "timeout"} },

@@ -161,7 +161,7 @@ func (t *change) decide(a *attempt, open []job.Range, o job.Outcome) {
 	spec := a.task.spec
 	code := codeOf(o)
 	claimed := code == job.WaitClaimed
-	lost := lostCode(code)
+	lost := lostCode(code) || code == job.FailPreflight && a.bereft() // what the checks could not reach is gone
 	switch {
 	case o.Success:
 	case a.Cancel != nil:
@@ -199,6 +199,11 @@ func codeOf(o job.Outcome) job.Code {
 // lostCode reports whether a failure is the loss of what ran, not its own.
 func lostCode(c job.Code) bool {
 	return c == job.FailNodeLost || c == job.FailShimLost || c == job.FailPeerLost || c == job.FailLease
+}
+
+// bereft reports whether a node is gone, or given up, before its part had a result.
+func (a *attempt) bereft() bool {
+	return slices.ContainsFunc(a.Parts, func(p job.PartRow) bool { return (p.Gone || p.Cut) && len(p.Results) == 0 })
 }
 
 // retriesLeft reports whether elements may be tried again after a failure.
