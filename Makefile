@@ -12,7 +12,7 @@ BUF_VERSION := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 CONNECT_VERSION := v1.21.1
 
-.PHONY: help build fmt lint test race fuzz-smoke chaos kills mpi-suite verify demo generate bench-launch bench-tasks bench-up bench-exchange deps
+.PHONY: help build fmt lint test race fuzz-smoke chaos chaos-tasks kills mpi-suite verify demo generate bench-launch bench-tasks bench-up bench-exchange deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,17 +37,21 @@ deps: ## install what the tests need (says what, before it does)
 	@bash .ci/deps.sh
 
 test: deps ## all tests, set-up included
-	$(GO) test -timeout 15m ./...
+	$(GO) test -timeout 20m ./...
 	@if command -v "$$($(GO) env CC)" >/dev/null; then $(NVML_ENV) $(GO) test ./gpu/nvml ./cmd/gangway-nvml; fi
 
 race: deps ## the tests of what runs concurrently, under the race detector
-	$(NVML_ENV) $(GO) test -race -timeout 20m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
+	$(NVML_ENV) $(GO) test -race -timeout 30m ./nodeagent/... ./launcher/... ./internal/... ./cmd/...
 
 fuzz-smoke: ## every fuzz target for FUZZTIME (5s)
 	@bash .ci/fuzz-smoke $(FUZZTIME)
 
 chaos: deps ## ROUNDS (500) seeded rounds of kills, cuts and lost hosts under load; needs root
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) $(GO) test ./cmd/gangway -run 'TestChaos$$' -count=1 -v -timeout 90m
+
+# A plain ROUNDS is chaos's 500; this one takes what the command line gives.
+chaos-tasks: deps ## ROUNDS (100) seeded kills of launcher, agents and crews under arrays of 100,000 tasks
+	TASKCHAOS_ROUNDS=$(if $(filter command,$(origin ROUNDS)),$(ROUNDS),100) TASKCHAOS_SEED=$(SEED) $(GO) test ./cmd/gangway -run 'TestTaskChaos$$' -count=1 -v -timeout 60m
 
 kills: deps ## every kill in the middle of MPI_Init, a collective and Finalize; needs root
 	KILLS=all $(GO) test ./cmd/gangway -run 'TestKills' -count=1 -v -timeout 60m
@@ -61,6 +65,7 @@ verify: ## the long rest: lint, race, fuzzing, chaos, kills, examples, peers
 	$(MAKE) lint test race
 	$(MAKE) fuzz-smoke FUZZTIME=60s
 	$(MAKE) chaos
+	$(MAKE) chaos-tasks
 	$(MAKE) kills
 	$(MAKE) mpi-suite
 	bash examples/cfd-cavity/run.sh

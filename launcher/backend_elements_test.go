@@ -282,3 +282,31 @@ func loadsEqual(t *testing.T, b *backend, uid string) {
 		t.Errorf("%d rows of blocks", blocks)
 	}
 }
+
+// How the element that ended last did is not how its array did.
+func TestEndOfAnArray(t *testing.T) {
+	bad, parent := &job.Reason{Code: job.FailRank}, &job.Reason{Code: job.FailParent, Detail: "it depends on x"}
+	for name, tc := range map[string]struct {
+		size, failed uint64
+		last         job.Outcome
+		ok           bool
+		why          string
+	}{
+		"one":          {1, 1, job.Outcome{Reason: parent}, false, "it depends on x"},
+		"all well":     {3, 0, job.Outcome{Success: true}, true, ""},
+		"one before":   {3, 1, job.Outcome{Success: true}, false, "1 of its 3 elements failed"},
+		"the last":     {3, 2, job.Outcome{Reason: bad}, false, "2 of its 3 elements failed"},
+		"none could":   {3, 3, job.Outcome{Reason: parent}, false, "it depends on x"},
+		"some did not": {3, 2, job.Outcome{Reason: parent}, false, "2 of its 3 elements failed"},
+	} {
+		spec := job.TaskSpec{Range: job.Range{Lo: 1, Hi: 1 + tc.size}}
+		ok, why := howEnded(&state.TaskStatus{Spec: &spec, Failed: tc.failed, Last: &tc.last})
+		text := ""
+		if why != nil {
+			text = why.String()
+		}
+		if ok != tc.ok || text != tc.why {
+			t.Errorf("%s: %v, %q; want %v, %q", name, ok, text, tc.ok, tc.why)
+		}
+	}
+}

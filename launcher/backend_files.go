@@ -38,6 +38,10 @@ func (b *backend) root(ctx context.Context, r batchapi.FileRoot) (node, folder s
 	}
 	run := b.taskOf(&v).Run
 	if run.Node == "" {
+		if x := v.Spec.Range; x.Len() > 1 {
+			return "", "", &batchapi.Conflict{Code: "TaskFilesUnavailable", Message: fmt.Sprintf("task %s is an array: its elements have files, %s to %s",
+				r.Task, job.ElementID(r.Task, x.Lo), job.ElementID(r.Task, x.Hi-1))}
+		}
 		if v.State == job.TaskCompleted {
 			return "", "", &batchapi.Conflict{Code: "TaskFilesCleanedup", Message: "task " + r.Task + " never ran on a node: it has no files"}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,13 +121,26 @@ func (b *backend) taskOf(v *taskView) batchapi.Task {
 	}
 	out.Run.Pool = b.pool
 	if o := s.Last; o != nil && s.State == job.TaskCompleted {
-		out.Run.Success, out.Run.Failure = o.Success, o.Reason
+		out.Run.Success, out.Run.Failure = howEnded(s)
 		out.Run.Ended = s.LastAt
 		if out.Run.Node != "" && !out.Run.Started.IsZero() {
 			out.Run.Exit = exitOf(o.ExitCode, o.Signal)
 		}
 	}
 	return out
+}
+
+// howEnded is how a task that has ended did so. The element of an array that ended last
+// says nothing of the others, unless none could run for what the task depends on.
+func howEnded(s *state.TaskStatus) (ok bool, why *job.Reason) {
+	o, n := s.Last, s.Spec.Range.Len()
+	switch {
+	case n < 2, o.Reason != nil && o.Reason.Code == job.FailParent && s.Failed == n:
+		return o.Success, o.Reason
+	case s.Failed == 0:
+		return true, nil
+	}
+	return false, &job.Reason{Code: job.FailRank, Detail: fmt.Sprintf("%d of its %d elements failed", s.Failed, n)}
 }
 
 // exitOf is an exit status as a shell would show it.
@@ -389,8 +403,8 @@ func (b *backend) Explain(ctx context.Context, jobID, taskID string) (batchapi.E
 	e := batchapi.Explanation{State: v.State}
 	switch {
 	case v.State == job.TaskCompleted && v.Last != nil:
-		e.Reason = v.Last.Reason
-		if v.Last.Success {
+		ok, why := howEnded(&v.TaskStatus)
+		if e.Reason = why; ok {
 			e.Sentence = "it has ended well"
 		}
 		a, err := b.whole(v)

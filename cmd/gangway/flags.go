@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -254,7 +256,9 @@ func (f *runFlags) surroundings(t *job.TaskSpec, local bool) error {
 		t.WorkDir = filepath.Join(cwd, f.chdir)
 	}
 	if local {
-		t.EnvBase = os.Environ()
+		// What is not UTF-8 can't be sent; a stray variable of the shell is no
+		// reason to run nothing.
+		t.EnvBase = slices.DeleteFunc(os.Environ(), func(e string) bool { return !utf8.ValidString(e) })
 	}
 	for _, e := range f.env {
 		name, _, ok := strings.Cut(e, "=")
@@ -280,6 +284,9 @@ func (f *runFlags) surroundings(t *job.TaskSpec, local bool) error {
 		}
 		if bytes.IndexByte(b, 0) >= 0 {
 			return usagef("", "--setup %s is not a shell script: it has zero bytes", f.setup)
+		}
+		if !utf8.ValidString(f.setup) {
+			return usagef("rename the file", "--setup: the name %q is not UTF-8", f.setup)
 		}
 		t.Setup = &job.Setup{Name: f.setup, Script: b}
 	}

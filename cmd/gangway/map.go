@@ -77,7 +77,9 @@ Exit status: how many commands failed, 101 for more than 100; 125 gangway failed
 	fl.IntVarP(&f.in.per, "max-values", "n", 1, "as -N, for who knows xargs")
 	fl.StringVarP(&f.in.columns, "colsep", "C", "", "cut each value into columns at this text: {1}, {2}, ...")
 	fl.BoolVarP(&f.in.noEmpty, "no-run-if-empty", "r", false, "leave out values that are blank")
+	fl.StringVarP(&f.in.replace, "replace", "I", "", "text to put the value in place of, instead of {}, as xargs and GNU Parallel have it")
 	fl.StringVarP(&f.jobs, "jobs", "j", "0", "commands at once on each node: a number, or 50% of the cores, or +1; 0: one a core")
+	fl.StringVarP(&f.jobs, "max-procs", "P", "0", "as -j, for who knows xargs")
 	fl.IntVarP(&f.run.cores, "cpus-per-task", "c", 1, "whole cores for each command")
 	fl.BoolVarP(&f.order, "keep-order", "k", false, "print output in the order of the values")
 	fl.BoolVar(&f.tag, "tag", false, "begin each line of output with the values and a tab")
@@ -87,9 +89,11 @@ Exit status: how many commands failed, 101 for more than 100; 125 gangway failed
 	fl.BoolVar(&f.again, "resume-failed", false, "as --resume, but run what has failed once more")
 	fl.IntVar(&f.retries, "retries", 0, "how often to try a command again that fails")
 	fl.StringVar(&f.halt, "halt", "never", "when to end early: never, or now|soon,fail|success|done=N or N%")
-	fl.DurationVar(&f.timeout, "timeout", 0, "time limit of each command, for example 90s")
+	fl.Var((*seconds)(&f.timeout), "timeout", "time limit of each command: 90s, 5m, or a number of seconds")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the commands and run nothing")
 	fl.BoolVar(&f.bar, "bar", false, "show progress on standard error (default: if that is a terminal, and standard output is not)")
+	fl.BoolVar(&f.bar, "eta", false, "as --bar")
+	fl.BoolVar(&f.bar, "progress", false, "as --bar")
 	fl.BoolVar(&f.noBar, "no-bar", false, "show no progress")
 	fl.StringVar(&f.tmp, "spool", "", "local directory for output that has to wait (default: $TMPDIR or /tmp)")
 	fl.StringVar(&f.shell, "shell", "/bin/sh", "shell for commands that need one")
@@ -122,6 +126,10 @@ func (f *mapFlags) check() error {
 		return usagef("", "-N %d: allowed is 1 to %d", f.in.per, sweep.MaxNames-1)
 	case f.in.columns != "" && f.in.per > 1:
 		return usagef("give one of them", "-N and --colsep exclude each other")
+	case given("replace") && f.in.replace == "":
+		return usagef("for example -I %", "-I is empty")
+	case f.in.replace != "" && f.in.per > 1:
+		return usagef("give one of them", "-N and -I exclude each other")
 	case f.run.cores < 1:
 		return usagef("give a number from 1", "-c %d", f.run.cores)
 	case f.retries < 0 || f.retries > 1000:
@@ -161,6 +169,10 @@ type mapWork struct {
 // work reads the values and makes the commands; nil: there are none.
 func (f *mapFlags) work(args []string) (*mapWork, error) {
 	words, rest := cutCommand(args)
+	words, err := f.in.replaced(words)
+	if err != nil {
+		return nil, err
+	}
 	sources, err := f.in.sources(rest)
 	if err != nil {
 		return nil, err

@@ -268,11 +268,19 @@ func TestMapInterrupted(t *testing.T) {
 		}
 		p := b.start(nil, nil, "map", "--tmpdir", b.base, "--kill-grace", "20s", script+";: {}", ":::", "1", "2", "3", "4", "5")
 		waitFor(t, "a command runs", 30*time.Second, func() bool { _, err := os.Stat(mark); return err == nil })
-		_ = p.Process.Signal(syscall.SIGINT)
-		if second {
-			_ = p.Process.Signal(syscall.SIGINT)
-		}
 		began := time.Now()
+		_ = p.Process.Signal(syscall.SIGINT)
+		if second { // two that come together are one
+			waitFor(t, "the end", 15*time.Second, func() bool {
+				select {
+				case <-p.done:
+					return true
+				default:
+					_ = p.Process.Signal(syscall.SIGINT)
+					return false
+				}
+			})
+		}
 		if got := p.status(); got != exitSignal+int(syscall.SIGINT) || time.Since(began) > 15*time.Second {
 			t.Errorf("status %d after %v: %s%s", got, time.Since(began), p.out, p.err)
 		}

@@ -129,6 +129,8 @@ func TestCommands(t *testing.T) {
 		"commas":           {[]string{"echo"}, mapInput{delim: ",", stdin: strings.NewReader("a,b,\n")}, nil, [][]string{{"echo", "a"}, {"echo", "b"}}},
 		"columns":          {[]string{"echo", "{2}", "{1}"}, mapInput{columns: ";", stdin: strings.NewReader("a;b\nc\n")}, nil, [][]string{{"echo", "b", "a"}, {"echo", "", "c"}}},
 		"blank ones out":   {[]string{"echo"}, mapInput{noEmpty: true, stdin: strings.NewReader("a\n \n\nb\n")}, nil, [][]string{{"echo", "a"}, {"echo", "b"}}},
+		"-I":               {[]string{"cp", "%", "b/%.{}", "{.}"}, mapInput{replace: "%"}, []string{":::", "x.y"}, [][]string{{"cp", "x.y", "b/x.y.{}", "x"}}},
+		"-I in a shell":    {[]string{"cat <X|wc"}, mapInput{replace: "X"}, []string{":::", "a"}, [][]string{{"/bin/sh", "-c", `_gangway_1=${1}; set --; cat <"${_gangway_1}"|wc`, "sh", "a"}}},
 		"no command":       {nil, mapInput{}, []string{":::", "echo  x"}, [][]string{{"/bin/sh", "-c", "echo  x"}}},
 		"value of braces":  {[]string{"echo", "{}{{1}}"}, mapInput{}, []string{":::", "{}"}, [][]string{{"echo", "{}{1}"}}},
 	} {
@@ -162,6 +164,8 @@ func TestMapRefusals(t *testing.T) {
 		"zero byte":         {[]string{"echo"}, mapInput{stdin: strings.NewReader("a\x00b\n")}, nil, "has a zero byte"},
 		"too long":          {[]string{"echo"}, mapInput{stdin: strings.NewReader("a\n" + strings.Repeat("x", 131072) + "\n")}, nil, "standard input, line 2: "},
 		"column":            {[]string{"echo {2} {.}"}, mapInput{}, []string{":::", "a"}, "{2}: no such column"},
+		"-I behind a brace": {[]string{"awk", "{%}"}, mapInput{replace: "%"}, []string{":::", "a"}, "% stands directly behind {"},
+		"-I of braces":      {[]string{"echo"}, mapInput{replace: "{x}"}, []string{":::", "a"}, "braces are only allowed as {}"},
 		"zip with nothing":  {[]string{"echo"}, mapInput{}, []string{":::+", "a"}, "goes with nothing"},
 		"no file named":     {[]string{"echo"}, mapInput{}, []string{"::::"}, ":::: names no file"},
 		"no such file":      {[]string{"echo"}, mapInput{}, []string{"::::", "/nowhere/x"}, "/nowhere/x"},
@@ -490,4 +494,13 @@ func FuzzJoblog(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestSeconds(t *testing.T) {
+	for text, want := range map[string]time.Duration{"90": 90 * time.Second, "1.5": 1500 * time.Millisecond, "2m": 2 * time.Minute, "50%": -1, "x": -1, "1e99": -1, "NaN": -1, "-1": -1} {
+		var s seconds
+		if err := s.Set(text); (err != nil) != (want < 0) || err == nil && time.Duration(s) != want {
+			t.Errorf("%q is %v, %v; want %v", text, time.Duration(s), err, want)
+		}
+	}
 }

@@ -28,6 +28,7 @@ type mapInput struct {
 	per     int      // values for each command
 	columns string   // what separates a value into columns; "": nothing
 	noEmpty bool
+	replace string // what stands for the value in place of {}; "": nothing
 	stdin   io.Reader
 }
 

@@ -166,7 +166,7 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 	if f.array != "" {
 		var ok bool
 		if t.Range, ok = jobfile.ParseArray(f.array); !ok {
-			return job.Spec{}, usagef(fmt.Sprintf("give a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray), "--array %q is not an array", f.array)
+			return job.Spec{}, usagef(arrayHint(f.array), "--array %q is not an array", f.array)
 		}
 		if t.Ranks <= 1 && t.Nodes <= 1 && t.RanksPerNode <= 1 { // no gangs
 			t.Kind, t.Launch = job.Single, job.LaunchRanks
@@ -179,6 +179,18 @@ func (f *submitFlags) command(args []string) (job.Spec, error) {
 		return job.Spec{}, submitProblems(err)
 	}
 	return spec, nil
+}
+
+// arrayHint is what to write in place of an --array that can't be read: other
+// launchers' throttles, steps and lists have other places here.
+func arrayHint(text string) string {
+	switch {
+	case strings.Contains(text, "%"):
+		return "how many run at once is --max-running"
+	case strings.ContainsAny(text, ",:"):
+		return "indices have no steps or lists: give a job file with a sweep, such as {i: 1..9/2} or {i: [1, 5, 7]}"
+	}
+	return fmt.Sprintf("give a number of elements from 1 to %d, or indices such as 1-100", job.MaxArray)
 }
 
 func submitProblems(err error) error {

@@ -52,3 +52,11 @@ func TestOrderFlags(t *testing.T) {
 		}
 	}
 }
+
+func TestArrayHint(t *testing.T) {
+	for text, want := range map[string]string{"1-10%2": "--max-running", "1,3": "[1, 5, 7]", "1-9:2": "1..9/2", "x": "1-100"} {
+		if got := arrayHint(text); !strings.Contains(got, want) {
+			t.Errorf("the hint for %s is %q, without %s", text, got, want)
+		}
+	}
+}

@@ -130,5 +130,8 @@ func lasted(start, end time.Time) string {
 	case end.IsZero():
 		return ago(start)
 	}
+	if d := end.Sub(start); d >= 0 && d < time.Second { // as job show's times of small tasks
+		return secs(d.Seconds())
+	}
 	return span(end.Sub(start))
 }

@@ -146,7 +146,7 @@ func onlyTask(ctx context.Context, c *client.Client, args []string) (string, err
 	case len(tasks) == 0:
 		return "", usagef("", "job %s has no tasks", args[0])
 	case len(tasks) > 1:
-		return "", usagef("name one: gangway task list "+args[0], "job %s has more than one task", args[0])
+		return "", usagef("name one, such as "+tasks[0].ID+": gangway task list "+args[0], "job %s has more than one task", args[0])
 	}
 	return tasks[0].ID, nil
 }

@@ -126,7 +126,8 @@ func TestTaskChaos(t *testing.T) {
 		t.Logf("seed %d: array %d of %d elements, %d kills, %v: %d results in spools of dead crews, %d begun without, %d ran again",
 			c.seed, c.arrays, c.tasks, c.killed-before, time.Since(from).Round(time.Millisecond), len(c.recorded), len(c.lost), c.reruns)
 	}
-	t.Logf("seed %d: %d kills, %v", c.seed, c.killed, c.counts)
+	t.Logf("seed %d: %d kills, %v\n  %s", c.seed, c.killed, c.counts, strings.Join(c.history, "\n  "))
+	c.keep()
 	c.end()
 }
 
@@ -215,7 +216,8 @@ func procsWith(variable string) []lab.Proc {
 func (c *taskChaos) up() {
 	c.t.Helper()
 	fmt.Fprintf(c.log, "\n=== launcher after %d kills\n", c.killed)
-	args := []string{"up", "--data", filepath.Join(c.dir, "data"), "--socket", c.socket, "--log-level", "debug"}
+	args := []string{"up", "--data", filepath.Join(c.dir, "data"), "--socket", c.socket, "--log-level", "debug",
+		"--drain-after", "0"} // kills are nobody's fault
 	if c.b.lab == nil {
 		cmd := exec.Command(c.b.bin, args...)
 		cmd.Env = append(os.Environ(), "GANGWAY_TMPDIR="+c.b.base)
@@ -264,20 +266,25 @@ func (c *taskChaos) fail(format string, args ...any) {
 		c.seed, c.killed, c.rounds, c.arrays, c.seed, c.rounds, c.tasks)
 	fmt.Fprintf(&b, format, args...)
 	b.WriteString("\nthe last kills:\n  " + strings.Join(c.history[max(0, len(c.history)-12):], "\n  "))
-	if keep := os.Getenv("CHAOS_KEEP"); keep != "" {
-		to := filepath.Join(keep, fmt.Sprintf("taskchaos-%d", c.seed))
-		_ = os.RemoveAll(to)
-		_ = os.MkdirAll(to, 0o755)
-		_ = exec.Command("cp", "-a", c.dir+"/.", to).Run()
-		for _, h := range c.hosts {
-			_ = exec.Command("cp", "-a", h.agentDir(), filepath.Join(to, h.name)).Run()
-		}
-		_ = os.WriteFile(filepath.Join(to, "kills"), []byte(strings.Join(c.history, "\n")+"\n"), 0o644)
-		b.WriteString("\nlogs are in " + to)
-	} else {
-		b.WriteString("\nCHAOS_KEEP=DIR keeps the logs")
-	}
+	b.WriteString("\n" + c.keep())
 	c.t.Fatal(b.String())
+}
+
+// keep copies the side effects, the logs and the data, if that is asked for.
+func (c *taskChaos) keep() string {
+	keep := os.Getenv("CHAOS_KEEP")
+	if keep == "" {
+		return "CHAOS_KEEP=DIR keeps the logs"
+	}
+	to := filepath.Join(keep, fmt.Sprintf("taskchaos-%d", c.seed))
+	_ = os.RemoveAll(to)
+	_ = os.MkdirAll(to, 0o755)
+	_ = exec.Command("cp", "-a", c.dir+"/.", to).Run()
+	for _, h := range c.hosts {
+		_ = exec.Command("cp", "-a", h.agentDir(), filepath.Join(to, h.name)).Run()
+	}
+	_ = os.WriteFile(filepath.Join(to, "kills"), []byte(strings.Join(c.history, "\n")+"\n"), 0o644)
+	return "logs are in " + to
 }
 
 // array submits the next array.

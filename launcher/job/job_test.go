@@ -77,6 +77,8 @@ func TestValidate(t *testing.T) {
 		{"command", task(func(s *TaskSpec) { s.Command = nil }), []string{"tasks[0].command", "program"}},
 		{"NUL", task(func(s *TaskSpec) { s.Command, s.WorkDir = []string{"x", "a\x00b"}, "\x00" }), []string{"tasks[0].command", "NUL", "tasks[0].workdir", "NUL"}},
 		{"env", task(func(s *TaskSpec) { s.Env = []string{"A=1", "B", "=C"} }), []string{"tasks[0].env", "NAME=value", "tasks[0].env", "NAME=value"}},
+		{"not UTF-8", task(func(s *TaskSpec) { s.Command, s.WorkDir, s.Env = []string{"x", "a\xff"}, "/\xfe", []string{"A=\xff"} }),
+			[]string{"tasks[0].command", `argument 1, "a\xff", is not UTF-8`, "tasks[0].env", "the value of A", "tasks[0].workdir", "is not UTF-8"}},
 		{"names in env", task(func(s *TaskSpec) { s.Env = []string{"B A=1", "2X=1", "x.y=1", "É=1", "_a9=\x00", "OK_1="} }),
 			[]string{"tasks[0].env", `"B A"`, "tasks[0].env", `"2X"`, "tasks[0].env", "letters", "tasks[0].env", `"É"`, "tasks[0].env", "NUL"}},
 		{"retries", task(func(s *TaskSpec) { s.Retries = -2 }), []string{"tasks[0].retries", "-1"}},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Problem is one thing wrong with a Spec.
@@ -105,6 +106,13 @@ func (c *checker) id(field, id string) {
 	}
 }
 
+// text checks what is sent as JSON and in messages, which can hold nothing else.
+func (c *checker) text(field, what, s string) {
+	if !utf8.ValidString(s) {
+		c.bad(field, "%s, %.60q, is not UTF-8: only UTF-8 can be sent; rename the file, or let a script name it", what, s)
+	}
+}
+
 func (c *checker) oneOf(field, v string, allowed ...string) {
 	if !slices.Contains(allowed, v) {
 		c.bad(field, "%q is unknown: allowed are %s", v, strings.Join(allowed, ", "))
@@ -169,6 +177,7 @@ func (c *checker) task(t TaskSpec) {
 		if strings.ContainsRune(a, 0) {
 			c.bad("command", "argument %d contains a NUL byte, which no program can be given", i)
 		}
+		c.text("command", fmt.Sprintf("argument %d", i), a)
 	}
 	for _, e := range t.Env {
 		switch name, _, ok := strings.Cut(e, "="); {
@@ -178,11 +187,14 @@ func (c *checker) task(t TaskSpec) {
 			c.bad("env", "%q can't be the name of a variable: allowed are letters, digits and _, and no digit first", name)
 		case strings.ContainsRune(e, 0):
 			c.bad("env", "the value of %s contains a NUL byte, which no program can be given", name)
+		default:
+			c.text("env", "the value of "+name, e)
 		}
 	}
 	if t.WorkDir != "" && strings.ContainsRune(t.WorkDir, 0) {
 		c.bad("workdir", "contains a NUL byte")
 	}
+	c.text("workdir", "the directory", t.WorkDir)
 	if t.AtOnce != 0 {
 		c.number("at once", t.AtOnce, 1, MaxAtOnce)
 	}

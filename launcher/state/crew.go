@@ -59,12 +59,15 @@ func (e CrewBlock) apply(c *Cluster, t *change) error {
 	}
 	open := a.open()
 	n := t.finished(a, e)
-	t.returned(a, e.Returned)
+	asked := t.returned(a, e.Returned)
 	crew.Block = e.Seq
 	a.Requeue = a.Requeue && len(crew.Open) > 0
 	t.changed(a)
 	mark(&t.touched, e.Node) // to be told that it is in
 	a.pace.told(n, open, crew, t.at)
+	if !asked { // it ends, or has: more would be lost with it
+		t.windDown(a)
+	}
 	t.crewNews(a)
 	t.settle(a)
 	return nil
@@ -285,11 +288,15 @@ func holds(b *job.BlockRow, index uint64) bool {
 }
 
 // returned makes elements that a crew had not begun pending again, or ends them
-// with the task. That is a block of its own: they cost nothing.
-func (t *change) returned(a *attempt, runs []CrewRun) {
+// with the task. That is a block of its own: they cost nothing. It reports whether
+// the crew was asked for all of them.
+func (t *change) returned(a *attempt, runs []CrewRun) (asked bool) {
+	back := ranges(slices.Clone(a.Crew.Back))
+	asked = true
 	b := job.BlockRow{Task: a.task.uid, Attempt: a.ID}
 	for _, r := range runs {
 		for _, try := range a.take(r.Range, r.Attempt) {
+			asked = asked && len(back.missing(try.Range)) == 0
 			if a.Cancel != nil {
 				o := outcomeOfReason(*a.Cancel)
 				o.Range = try.Range
@@ -304,6 +311,7 @@ func (t *change) returned(a *attempt, runs []CrewRun) {
 		t.changed(a)
 		t.keepQuiet(a.task, b)
 	}
+	return asked
 }
 
 // release decides what becomes of all that a crew still has, which ended as o

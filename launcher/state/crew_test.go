@@ -55,6 +55,7 @@ func TestCrewBlocks(t *testing.T) {
 	wantEqual(t, "slots", 4, a.Crew.Slots)
 	wantEqual(t, "given", []job.Try{{Range: job.Range{Lo: 1, Hi: 5}, Attempt: 1}, {Range: job.Range{Lo: 9, Hi: 13}, Attempt: 1}}, a.Crew.Open)
 	wantEqual(t, "counts", []uint64{92, 0, 8, 0, 0}, w.counts(task))
+	w.c.attempts[a.ID].Crew.Back = []job.Range{{Lo: 12, Hi: 13}} // it was asked for
 	w.apply(CrewBlock{ID: a.ID, Node: "n1", Seq: 1, Runs: []CrewRun{run(1, 5, 1), run(9, 11, 1)},
 		Endings: []Ending{{Count: 2}, {Count: 1, ExitCode: 3}, {Count: 3}}, Returned: []CrewRun{run(12, 13, 1)}})
 	wantEqual(t, "counts", []uint64{90, 0, 5, 5, 0}, w.counts(task)) // 3 and 12 are pending again
@@ -113,6 +114,24 @@ func TestCrewLost(t *testing.T) {
 	}
 	w.serve(good)
 	wantEqual(t, "counts", []uint64{0, 0, 0, 8, 0}, w.counts(task))
+}
+
+// TestDeadCrewGetsNoMore: what a crew gives back unasked tells that it ends. Its
+// shim's end, which is told later, must not cost other elements a loss.
+func TestDeadCrewGetsNoMore(t *testing.T) {
+	w := newWorld(t)
+	w.fleet(4)
+	_, task := w.submit("abcd", job.TaskSpec{Range: job.Range{Hi: 100}, OnNodeLoss: job.NodeLossFail})
+	w.plan()
+	a := w.crews(task)[0]
+	w.apply(ShimReady{ID: a.ID, Node: "n1"})
+	w.apply(ShimStarted{ID: a.ID, Node: "n1"})
+	w.apply(CrewBlock{ID: a.ID, Node: "n1", Seq: 1, Runs: []CrewRun{run(0, 2, 1)}, Endings: success(2), Returned: []CrewRun{run(6, 8, 1)}})
+	w.plan()
+	w.apply(ShimGone{ID: a.ID, Node: "n1", Why: "killed"})
+	wantEqual(t, "counts", []uint64{94, 0, 0, 2, 4}, w.counts(task)) // 2 to 5 ran
+	w.serve(good)
+	wantEqual(t, "counts", []uint64{0, 0, 0, 96, 4}, w.counts(task))
 }
 
 // TestCrewWindsDown: a drained node, a job that is held, and a task ahead take

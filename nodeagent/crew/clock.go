@@ -28,8 +28,17 @@ func (w *Crew) clock(now time.Time) {
 			continue
 		}
 		e.stop = &wire.Failure{Code: wire.FailureCode_FAILURE_TIME_LIMIT, Node: w.c.Node, Message: fmt.Sprintf("the time limit of %v is over", w.c.TimeLimit)}
-		w.spawner.Signal(e.slot, e.tag, int(syscall.SIGTERM))
+		if !w.spawner.Signal(e.slot, e.tag, int(syscall.SIGTERM)) {
+			w.unheard = append(w.unheard, e.tag)
+		}
 		w.graces = append(w.graces, deadline{e.tag, now.Add(w.c.KillGrace)})
+	}
+	w.unheard = slices.DeleteFunc(w.unheard, func(tag uint64) bool {
+		e := w.flight[tag]
+		return e == nil || w.spawner.Signal(e.slot, tag, int(syscall.SIGTERM))
+	})
+	if len(w.unheard) > 0 {
+		soon(now.Add(unheardPause))
 	}
 	for len(w.graces) > 0 {
 		d := w.graces[0]
@@ -54,6 +63,10 @@ func (w *Crew) clock(now time.Time) {
 	}
 	w.tick.Reset(next)
 }
+
+// unheardPause is how soon a signal is sent again to an element that was just being
+// started.
+const unheardPause = 10 * time.Millisecond
 
 // arm notes the deadline of the element that a slot runs now.
 func (w *Crew) arm(s *slotState, now time.Time) {

@@ -145,10 +145,12 @@ type Crew struct {
 	stopping *wire.Failure // why all is being ended; nil: it is not
 	killed   bool
 	graces   []deadline // of elements that were asked to end, in order
+	unheard  []uint64   // of them, those that were just being started and have not heard it
 	tick     *time.Timer
 	wall     float64 // recent mean, seconds
 	walls    uint64  // that were measured
 	held     time.Time
+	told     string // why, as it was told
 	over     bool
 	programs map[string]program
 	scratch  scratches
@@ -413,10 +415,16 @@ func (w *Crew) end(cause *wire.Failure, now bool) {
 		if now && sent {
 			continue
 		}
+		if !sent {
+			w.unheard = append(w.unheard, e.tag)
+		}
 		w.graces = append(w.graces, deadline{e.tag, at})
 	}
 	if now { // those of a longer grace are killed too: the list is in order of time
 		sortDeadlines(w.graces)
+	}
+	if len(w.unheard) > 0 {
+		w.tick.Reset(unheardPause)
 	}
 }
 

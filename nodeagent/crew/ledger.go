@@ -15,7 +15,8 @@ import (
 //
 //	what it was given      Frame.to with Work; more than one add up
 //	what it is about to start   Frame.from with a Block of number 0
-//	results and returns    Frame.from with a numbered Block
+//	results and returns    Frame.from with a numbered Block; an empty one keeps the
+//	                       number of the last, where all are acknowledged
 //
 // An element is recorded before it may run, so what was given and never begun has
 // not run, and may be given back when the crew is found dead. Blocks that the
@@ -161,6 +162,9 @@ func (l *ledger) tidy() error {
 	for _, b := range l.blocks {
 		frames = append(frames, l.blockFrame(b))
 	}
+	if len(l.blocks) == 0 && l.seq > 0 { // what is told after a death must be numbered behind it
+		frames = append(frames, l.blockFrame(&wire.Block{Seq: l.seq}))
+	}
 	if err := l.j.Rewrite(frames...); err != nil {
 		return err
 	}
@@ -203,6 +207,7 @@ type Found struct {
 func Recover(records []*wire.Frame, told *wire.Work) (Found, error) {
 	var out Found
 	given, begun, done := set{}, set{}, set{}
+	var last uint64 // number of a block
 	for i, f := range records {
 		if w := f.GetTo().GetWork(); w != nil {
 			given.addRuns(sane(w.GetRuns()))
@@ -216,8 +221,11 @@ func Recover(records []*wire.Frame, told *wire.Work) (Found, error) {
 			begun.addRuns(sane(b.GetRuns()))
 			continue
 		}
-		if n := len(out.Blocks); n > 0 && b.GetSeq() != out.Blocks[n-1].GetSeq()+1 {
-			return out, fmt.Errorf("record %d: block %d follows block %d", i+1, b.GetSeq(), out.Blocks[n-1].GetSeq())
+		if last > 0 && b.GetSeq() != last+1 {
+			return out, fmt.Errorf("record %d: block %d follows block %d", i+1, b.GetSeq(), last)
+		}
+		if last = b.GetSeq(); len(b.GetRuns())+len(b.GetReturned()) == 0 {
+			continue // of the acknowledged ones only the number was kept
 		}
 		out.Blocks = append(out.Blocks, b)
 		done.addRuns(sane(b.GetRuns()))
@@ -227,10 +235,6 @@ func Recover(records []*wire.Frame, told *wire.Work) (Found, error) {
 	gone := done
 	gone.addRuns(begun.runs())
 	if rest := given.without(gone); len(rest) > 0 {
-		var last uint64
-		if n := len(out.Blocks); n > 0 {
-			last = out.Blocks[n-1].GetSeq()
-		}
 		out.Returned = &wire.Block{Seq: last + 1, Returned: sorted(rest)}
 	}
 	return out, nil

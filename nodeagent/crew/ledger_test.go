@@ -71,6 +71,27 @@ func TestLedgerRecovered(t *testing.T) {
 	}
 }
 
+// TestLedgerNumbersGoOn begins the file anew when every block is acknowledged: what
+// is given back after the crew's death must not have the number of one of these.
+func TestLedgerNumbersGoOn(t *testing.T) {
+	l, dir := openLedger(t)
+	must(t, l.give(runs(1, 0, 100)))
+	for i := range uint64(3) {
+		must(t, l.begin(runs(1, i, i+1)), l.commit(&wire.Block{Runs: runs(1, i, i+1)}))
+	}
+	l.ack(3)
+	l.kept = -rewriteAt
+	must(t, l.tidy())
+	f := readBack(t, dir, nil)
+	if len(f.Blocks) > 0 || f.Returned.GetSeq() != 4 || cmp.Diff(asModel(runs(1, 3, 100)), asModel(f.Returned.GetReturned())) != "" {
+		t.Errorf("%d blocks, given back %v", len(f.Blocks), f.Returned)
+	}
+	must(t, l.commit(&wire.Block{Runs: runs(1, 3, 4)}))
+	if f := readBack(t, dir, nil); len(f.Blocks) != 1 || f.Returned.GetSeq() != 5 {
+		t.Errorf("%d blocks, given back %v", len(f.Blocks), f.Returned)
+	}
+}
+
 // TestLedgerBounded runs a crew for long: neither its file nor its memory grows.
 func TestLedgerBounded(t *testing.T) {
 	l, dir := openLedger(t)

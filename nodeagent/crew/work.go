@@ -149,6 +149,9 @@ func (w *Crew) drop(slot int) []*element {
 		w.scratch.back(e.scratch)
 		out = append(out, e)
 	}
+	if len(s.queue) == 0 {
+		s.due = time.Time{} // the first of them had a limit, and was not begun
+	}
 	return out
 }
 
@@ -223,7 +226,10 @@ func (w *Crew) refill() {
 		}
 		if err := w.l.begin(begun.runs()); err != nil {
 			// Nothing runs that is not recorded. It goes back to where it came from.
-			w.h.Notice(true, w.c.Node+": "+err.Error())
+			if text := err.Error(); text != w.told {
+				w.told = text
+				w.h.Notice(true, w.c.Node+": nothing more is started: "+text)
+			}
 			for _, x := range slices.Backward(starts) {
 				s := w.slots[x.e.slot]
 				s.queue = slices.DeleteFunc(s.queue, func(o *element) bool { return o == x.e })
@@ -233,6 +239,8 @@ func (w *Crew) refill() {
 			starts = nil
 			w.held = now.Add(retryPause)
 			w.tick.Reset(retryPause)
+		} else {
+			w.told = ""
 		}
 	}
 	w.scratch.mark()
