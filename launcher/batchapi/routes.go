@@ -168,6 +168,8 @@ func gangwayRoutes() []route {
 			why: "elements, the first three and the last of each task, cores, and what would be refused; nothing changes"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/summary", name: "what the ends of a job's tasks come to", handle: (*call).summary, out: summaryBody{},
 			why: "counts, a histogram of run times, failures grouped by how they ended and their last line of stderr, rate and time left"},
+		{method: get, path: "/gangway/v1/jobs/{jobId}/end", name: "wait until a job has ended", handle: (*call).jobEnd,
+			why: "or until the duration of query wait, up to 1m, is over; the answer is 204 either way. A job that stays open has ended when all of its tasks have"},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/attempts", name: "all that ran of a task", handle: (*call).attempts, out: attemptsBody{}},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/explain", name: "why a task waits or failed", handle: (*call).explain, out: explainBody{}},
 		{method: get, path: "/gangway/v1/jobs/{jobId}/tasks/{taskId}/autopsy", name: "why an attempt failed", handle: (*call).autopsy, out: autopsyBody{},

@@ -93,10 +93,33 @@ func (c *Client) WaitJob(ctx context.Context, id string, each func(Job, Counts))
 				return j, n, nil
 			}
 		}
+		if err == nil && each == nil && c.untilEnd(ctx, id) {
+			continue
+		}
 		if err := p.sleep(ctx); err != nil {
 			return j, n, err
 		}
 	}
+}
+
+// oneWait is how long one request waits for the end of a job, and shortWait what
+// is no wait at all.
+const (
+	oneWait   = 30 * time.Second
+	shortWait = 5 * time.Millisecond
+)
+
+// untilEnd has the launcher answer when the job has ended, and says whether it is
+// worth looking. It is not if that failed: a launcher of an earlier version can't,
+// and one that is away is waited for elsewhere.
+func (c *Client) untilEnd(ctx context.Context, id string) bool {
+	begin := time.Now()
+	resp, err := c.send(ctx, http.MethodGet, ours("jobs", id, "end"), url.Values{"wait": {oneWait.String()}}, nil)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return time.Since(begin) > shortWait
 }
 
 // part is one node's file of a task.

@@ -131,11 +131,15 @@ func (f *Forker) StartReaper() {
 				case <-f.done:
 					return
 				case <-sig: // many signals, one look
+					// None is heard until then: each would wake two threads, which is
+					// a good part of what a short process in a slot costs.
+					signal.Stop(sig)
 					if again == nil {
 						again = time.After(reapPause / 10)
 					}
 				case <-again:
 					again = nil
+					signal.Notify(sig, unix.SIGCHLD) // first: who ends from here on is heard
 					if seen = f.reap(seen); len(seen) > 0 {
 						again = time.After(reapPause)
 					}
