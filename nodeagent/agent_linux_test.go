@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"net"
@@ -382,6 +383,10 @@ func TestShimWithoutItsPid(t *testing.T) {
 				t.Fatalf("inventory %v", inv)
 			}
 			l.ready("a")
+			eventually(t, "the registry has the shim's pid", func() bool {
+				b, err := os.ReadFile(dir.registry("a"))
+				return err == nil && bytes.Contains(b, []byte(strconv.Itoa(shim.Process.Pid)))
+			})
 			_ = shim.Process.Kill()
 			if g := l.gone("a"); !g.GetLost() || !strings.Contains(g.GetReason(), "process "+strconv.Itoa(shim.Process.Pid)+" is gone") {
 				t.Errorf("%v, want the end of process %d", g, shim.Process.Pid)
