@@ -3,6 +3,8 @@ package agents
 import (
 	"net/netip"
 	"path"
+	"slices"
+	"strconv"
 	"time"
 
 	"gangway/launcher/job"
@@ -59,6 +61,7 @@ func assignmentOf(p *state.Part, cfg Config) *wire.Assignment {
 		a.TaskDir, a.User, a.Pool = job.TaskFolder(p.JobID, p.JobUID, t.ID), p.User, cfg.Pool
 	}
 	if p.Crew != nil {
+		a.Env = append(slices.Clip(a.Env), "GANGWAY_ARRAY_SIZE="+strconv.FormatUint(t.Range.Len(), 10))
 		a.Crew = &wire.Crew{Slots: uint32(p.Crew.Slots), ElementMemory: t.MemPerRank}
 		if s := p.Crew.Sweep; s != nil {
 			a.Crew.SweepJson, a.Crew.First, a.Crew.Templates = s.JSON, t.Range.Lo, s.Fields

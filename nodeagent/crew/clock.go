@@ -16,13 +16,22 @@ func (w *Crew) clock(now time.Time) {
 	soon := func(at time.Time) { next = min(next, max(at.Sub(now), time.Millisecond)) }
 	for _, s := range w.slots {
 		switch {
+		case s.soft.IsZero():
+		case s.soft.After(now):
+			soon(s.soft)
+		case w.spawner.Signal(s.queue[0].slot, s.queue[0].tag, w.c.SoftSignal):
+			s.soft = time.Time{}
+		default:
+			soon(now.Add(unheardPause))
+		}
+		switch {
 		case s.due.IsZero():
 			continue
 		case s.due.After(now):
 			soon(s.due)
 			continue
 		}
-		s.due = time.Time{}
+		s.due, s.soft = time.Time{}, time.Time{}
 		e := s.queue[0]
 		if e.stop != nil {
 			continue
@@ -70,9 +79,12 @@ const unheardPause = 10 * time.Millisecond
 
 // arm notes the deadline of the element that a slot runs now.
 func (w *Crew) arm(s *slotState, now time.Time) {
-	s.due = time.Time{}
+	s.due, s.soft = time.Time{}, time.Time{}
 	if len(s.queue) > 0 && w.c.TimeLimit > 0 {
 		s.due = now.Add(w.c.TimeLimit)
+		if w.c.SoftSignal > 0 {
+			s.soft = s.due.Add(-w.c.SoftBefore)
+		}
 	}
 }
 

@@ -85,9 +85,12 @@ type Config struct {
 	Size      uint64        // elements of the array; 0: unknown
 	TimeLimit time.Duration // of an element; 0: none
 	KillGrace time.Duration
-	Memory    uint64 // bytes of an element; 0: not limited
-	Group     string // name for the slots' memory groups
-	Node      string // for messages
+	// SoftSignal is sent to an element's processes SoftBefore its time limit; 0: none is.
+	SoftSignal int
+	SoftBefore time.Duration
+	Memory     uint64 // bytes of an element; 0: not limited
+	Group      string // name for the slots' memory groups
+	Node       string // for messages
 }
 
 // element is one that a slot has.
@@ -107,6 +110,7 @@ type slotState struct {
 	Slot
 	queue  []*element
 	due    time.Time // when the first one's time is over; zero: it has no limit
+	soft   time.Time // when it is told that it will be; zero: it is not, or was
 	memory *memoryGroup
 }
 

@@ -89,20 +89,12 @@ func (o *office) counts() (results, returned uint64) {
 	return results, returned
 }
 
-func byForks(f *proc.Forker, n int, ended func([]Ended)) (Spawner, error) {
-	return Forks(f, n, ended), nil
-}
-
-func TestBothSpawners(t *testing.T) {
-	for name, spawn := range map[string]func(*proc.Forker, int, func([]Ended)) (Spawner, error){"slots": Slots, "forks": byForks} {
-		t.Run(name, func(t *testing.T) {
-			o := hire(t, Config{Slots: make([]Slot, 2), Command: []string{"true"}}, spawn)
-			o.crew.Work(&wire.Work{Seq: 1, Runs: runs(1, 0, 200), Last: true})
-			o.wait(t)
-			if r, b := o.counts(); r != 200 || b != 0 {
-				t.Errorf("%d results, %d returned", r, b)
-			}
-		})
+func TestWorkToItsEnd(t *testing.T) {
+	o := hire(t, Config{Slots: make([]Slot, 2), Command: []string{"true"}}, Slots)
+	o.crew.Work(&wire.Work{Seq: 1, Runs: runs(1, 0, 200), Last: true})
+	o.wait(t)
+	if r, b := o.counts(); r != 200 || b != 0 {
+		t.Errorf("%d results, %d returned", r, b)
 	}
 }
 

@@ -53,3 +53,21 @@ func TestTimeLimitOfDropped(t *testing.T) {
 		t.Errorf("%d results, %d returned", r, b)
 	}
 }
+
+// TestSoftSignal: an element hears of its time limit before it.
+func TestSoftSignal(t *testing.T) {
+	o := hire(t, Config{Slots: make([]Slot, 2), Command: []string{"sh", "-c", "trap 'exit 7' USR1; while :; do sleep 0.01; done"},
+		TimeLimit: 30 * time.Second, SoftSignal: 10, SoftBefore: 29500 * time.Millisecond}, Slots)
+	o.crew.Work(&wire.Work{Seq: 1, Runs: runs(1, 0, 4), Last: true})
+	o.wait(t)
+	for _, b := range o.blocks {
+		for _, e := range b.GetEndings() {
+			if e.GetExitCode() != 7 || e.GetFailure() != nil {
+				t.Errorf("ended %v", e)
+			}
+		}
+	}
+	if r, _ := o.counts(); r != 4 {
+		t.Errorf("%d results", r)
+	}
+}

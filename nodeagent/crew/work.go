@@ -150,7 +150,7 @@ func (w *Crew) drop(slot int) []*element {
 		out = append(out, e)
 	}
 	if len(s.queue) == 0 {
-		s.due = time.Time{} // the first of them had a limit, and was not begun
+		s.due, s.soft = time.Time{}, time.Time{} // the first of them had a limit, and was not begun
 	}
 	return out
 }

@@ -107,6 +107,7 @@ func (s *shim) makeCrew(p *prepared) *wire.Failure {
 		Command: s.a.GetCommand(), Workdir: p.workdir, Env: env, Over: s.a.GetEnv(),
 		Sweep: c.GetSweepJson(), First: c.GetFirst(), Fields: c.GetTemplates(),
 		TimeLimit: milliseconds(s.a.GetTimeLimitMs()), KillGrace: milliseconds(s.a.GetKillGraceMs()),
+		SoftSignal: int(s.a.GetSoftSignal()), SoftBefore: milliseconds(s.a.GetSoftBeforeMs()),
 		Memory: c.GetElementMemory(), Group: "gangway-" + s.a.GetId(), Node: s.nodeName(),
 	}
 	if slices.Contains(c.GetTemplates(), "workdir") && s.a.GetWorkdir() != "" {
